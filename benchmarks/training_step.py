@@ -1,0 +1,129 @@
+"""Time of one training step: S2Q against WQMIX, and against a plain loop over time steps and copies.
+
+    python benchmarks/training_step.py            B=128, T=60, N=6, 14 actions, state 140, K=2
+
+All candidates run in turn, round after round, so that a machine whose speed drifts slows all alike; ratios are medians
+of the rounds' ratios. ``--device cuda`` runs on a GPU, ``--profile`` says where S2Q's time goes.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from plain_s2q import PlainS2Q
+from tensordict import TensorDict
+
+from shoal.components.spec import TeamSpec
+from shoal.config.settings import RunSettings
+from shoal.experiment import ExperimentSettings
+from shoal.learners.learner import Learner
+from shoal.utils.memory import keep_freed_memory
+
+
+def make_learner(spec: TeamSpec, device: torch.device, **settings: object) -> Learner:
+    raw = {"env": "smax", **settings}
+    run = RunSettings(raw, ExperimentSettings)
+    torch.manual_seed(0)
+    learner: Learner = run.make("learner", spec=spec, make=run.make)
+    return learner.to(device)
+
+
+def make_batch(spec: TeamSpec, B: int, T: int, device: torch.device) -> TensorDict:
+    torch.manual_seed(1)
+    avail = torch.rand(B, T + 1, spec.n_agents, spec.n_actions) < 0.7
+    avail[..., 0] = True
+    lengths = torch.randint(T // 2, T + 1, (B,))
+    lengths[0] = T
+    steps = torch.arange(T + 1).expand(B, -1)
+    batch = TensorDict(
+        {
+            "obs": torch.randn(B, T + 1, spec.n_agents, spec.obs_dim),
+            "state": torch.randn(B, T + 1, spec.state_dim),
+            "avail_actions": avail,
+            "actions": avail.float().flatten(0, 2).multinomial(1).view(B, T + 1, spec.n_agents),
+            "reward": torch.rand(B, T + 1, 1),
+            "filled": (steps <= lengths[:, None]).unsqueeze(-1),
+            "terminated": (steps == lengths[:, None] - 1).unsqueeze(-1),
+            "sub_index": torch.zeros(B, T + 1, 1, dtype=torch.uint8),
+        },
+        batch_size=[B, T + 1],
+    )
+    return batch.to(device)
+
+
+def clock(step: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--profile", action="store_true")
+    for name, size in (("B", 128), ("T", 60), ("N", 6), ("A", 14), ("obs", 78), ("state", 140), ("K", 2)):
+        parser.add_argument(f"--{name}", type=int, default=size)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as every run does
+    device = torch.device(args.device)
+    spec = TeamSpec(args.N, args.A, args.obs, args.state, args.T, discrete=True)
+    batch = make_batch(spec, args.B, args.T, device)
+    common = {"batch_size": args.B, "obs_agent_id": False}
+    s2q = make_learner(spec, device, learner="s2q_learner", mac="s2q_mac", K=args.K, **common)
+    wqmix = make_learner(spec, device, learner="wqmix_learner", **common)
+    torch.set_default_device(device)
+    plain = PlainS2Q(s2q).to(device)
+    ours, theirs = s2q.loss(batch)[0].item(), plain.loss(batch).item()
+    print(
+        f"loss: shoal {ours:.6f}, plain loop {theirs:.6f}, relative difference {abs(ours / theirs - 1):.1e}"
+    )
+    assert abs(ours / theirs - 1) < 1e-4
+
+    plain_optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
+
+    def plain_step() -> None:
+        plain_optimiser.zero_grad()
+        plain.loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 10.0)
+        plain_optimiser.step()
+
+    steps: dict[str, Callable[[], object]] = {
+        "S2Q": lambda: s2q.train_on(batch, 0, 0),
+        "WQMIX": lambda: wqmix.train_on(batch, 0, 0),
+        "S2Q, plain loop": plain_step,
+    }
+    for step in steps.values():
+        clock(step, device)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            times[name].append(clock(step, device))
+    for name, seconds in times.items():
+        print(
+            f"{name:<16} median {1000 * statistics.median(seconds):7.0f} ms   min {1000 * min(seconds):7.0f} ms"
+        )
+    for over, under in (("S2Q", "WQMIX"), ("S2Q, plain loop", "S2Q")):
+        ratio = statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+        print(f"{over} / {under}: {ratio:.2f}")
+    if args.profile:
+        with torch.profiler.profile() as profile:
+            steps["S2Q"]()
+        print(
+            profile.key_averages().table(
+                sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""The command line: two YAML names and sacred's updates become one experiment."""
+
+import copy
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacred
+from docopt import DocoptExit, docopt
+from sacred.arg_parser import get_config_updates
+from sacred.config.config_summary import ConfigSummary
+from sacred.observers import RunObserver
+from sacred.run import Run
+
+from shoal import registry
+from shoal.config import files
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils import recording
+from shoal.utils.console import Console
+from shoal.utils.errors import UserError
+from shoal.utils.logging import Logger
+from shoal.utils.signals import Interrupted
+
+HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement learning).
+
+  python src/main.py --config=ALG --env-config=ENV [with KEY=VALUE ...] [options]
+
+  --config=ALG        algorithm: a name from --list, or a path to a YAML file of your own
+  --env-config=ENV    environment: a name from --list, or a path to a YAML file of your own
+  with KEY=VALUE ...  override settings; those of the environment are env_args.KEY=VALUE
+  --list              every algorithm, environment, runner, controller, learner, mixer and agent
+  doctor              what is installed, what is missing, and the command that mends it
+
+Try:
+  python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=500000
+  python src/main.py print_config --config=s2q --env-config=smax        every setting with its meaning
+  python src/main.py with resume=results/models/NAME                    go on with a run that was stopped
+  python src/main.py --config=s2q --env-config=smax with checkpoint_path=results/models/NAME evaluate=True
+
+Runs are recorded by sacred under results/sacred. Behind the two names stand all of sacred's commands and options:
+"""
+
+CONFIG_OPTIONS = {"--config": "algs", "--env-config": "envs"}
+PROGRAM = "src/main.py"
+MODEL_DIR_FILE = "model_dir.txt"
+"""In a run's record: where its checkpoints are."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line. Returns the exit status: 0 done, 1 an error the user can mend, 128 + n stopped by signal n."""
+    try:
+        return _main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as interrupt:
+        print(f"stopped by {interrupt}; the run is saved and can be resumed", file=sys.stderr)
+        return 128 + interrupt.signum
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _main(argv: list[str]) -> int:
+    chosen, rest = _pop_config_options(argv[1:])
+    if "--list" in rest:
+        print(list_components())
+        return 0
+    if rest[:1] == ["doctor"]:
+        from shoal import doctor  # its checks import what a run does not need
+
+        return doctor.main()
+
+    ex = sacred.Experiment("shoal", save_git_info=False)
+    ex.captured_out_filter = recording.bounded_output
+
+    @ex.main
+    def train(_run: Run, _config: Mapping[str, Any]) -> float | None:
+        """Train, or evaluate a checkpoint."""
+        return _run_experiment(_run, settings, content)
+
+    short_usage, usage, internal_usage = ex.get_usage(PROGRAM)
+    if (not rest and not chosen) or {"-h", "--help"} & set(rest) or rest[:1] == ["help"]:
+        print(HELP + usage.partition("Options:")[2])
+        return 0
+    try:
+        args = docopt(internal_usage, rest, default_help=False)
+    except DocoptExit:
+        raise UserError(
+            f"The command line {' '.join(argv[1:])!r} was not understood: settings come after the word 'with', as in "
+            "--config=s2q --env-config=smax with env_args.map_name=3m (see --help)."
+        ) from None
+
+    updates, named = get_config_updates(args["UPDATE"])
+    for name in named:
+        updates = files.merge(files.read(Path(name)), updates)
+    raw, content = raw_config(chosen, updates)
+    if raw.get("seed") is None:
+        raw["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    settings = RunSettings(raw, ExperimentSettings)
+
+    command = args["COMMAND"] or "train"
+    if command not in dict(ex.gather_commands()) and command != "train":
+        commands = [name for name, _ in ex.gather_commands()] + ["doctor"]
+        raise UserError(f"Unknown command '{command}': did you mean {registry.nearest(command, commands)}?")
+    ex.configurations.append(_ResolvedConfig(settings, _paths(updates)))
+    if command == "train" and not args["--unobserved"]:
+        ex.observers.extend(_observers(settings, args))
+    args["--file_storage"] = args["--mongo_db"] = None  # taken care of
+    ex.run(command, options=args, named_configs=(), info={})
+    return 0
+
+
+def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Take ``--config=X`` and ``--env-config=X`` (or with a space) out of the arguments."""
+    chosen: dict[str, str] = {}
+    rest: list[str] = []
+    pending = list(args)
+    while pending:
+        argument = pending.pop(0)
+        option, equals, value = argument.partition("=")
+        if option not in CONFIG_OPTIONS:
+            rest.append(argument)
+            continue
+        if not equals:
+            value = pending.pop(0) if pending else ""
+        if not value or value == "with":
+            raise UserError(f"{option} wants a name: {option}=NAME (--list shows them).")
+        if option in chosen:
+            raise UserError(f"{option} is given twice ({chosen[option]} and {value}): choose one.")
+        chosen[option] = value
+    return chosen, rest
+
+
+def raw_config(
+    chosen: Mapping[str, str], updates: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The unchecked settings of a run, and the checkpoint it starts from, if any.
+
+    A run that goes on takes its settings from the checkpoint; elsewhere they are default.yaml, the environment's
+    YAML, the algorithm's and the command line's, each over the one before.
+    """
+    if updates.get("resume"):
+        content = checkpoints.load(checkpoints.find(recorded_models(Path(str(updates["resume"])))))
+        config = files.merge(content["config"], {"checkpoint_path": "", "evaluate": False})
+        for option, name in chosen.items():
+            kind = CONFIG_OPTIONS[option]
+            _refuse_other(config, files.load(kind, name), f"{option}={name}")  # type: ignore[arg-type]
+        return files.merge(config, updates), content
+
+    for option in CONFIG_OPTIONS:
+        if option not in chosen:
+            raise UserError(
+                f"{option}=NAME is missing: say for example --config=s2q --env-config=smax (--list shows all names)."
+            )
+    config = files.read(files.FOLDER / "default.yaml")
+    config = files.merge(config, files.load("envs", chosen["--env-config"]))
+    config = files.merge(config, files.load("algs", chosen["--config"]))
+    config = files.merge(config, updates)
+    content = None
+    if config.get("checkpoint_path"):
+        path = checkpoints.find(
+            recorded_models(Path(str(config["checkpoint_path"]))), int(config.get("load_step", 0))
+        )
+        content = checkpoints.load(path)
+    return config, content
+
+
+def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option: str) -> None:
+    for key in ("learner", "mac", "mixer", "env"):
+        if key in named and recorded.get(key) != named[key]:
+            raise UserError(
+                f"{option} does not belong to the run to resume, which has {key}={recorded.get(key)}: leave it out."
+            )
+
+
+def recorded_models(path: Path) -> Path:
+    """The folder of checkpoints that belongs to ``path``: itself, or where the recorded run in ``path`` put them."""
+    note = path / MODEL_DIR_FILE
+    return Path(note.read_text().strip()) if note.is_file() else path
+
+
+def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | None) -> float | None:
+    s: ExperimentSettings = settings.of(ExperimentSettings)
+    results = Path(s.local_results_path)
+    token = f"{s.name}_{s.env}_seed{s.seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    model_dir = results / "models" / token
+    if s.resume:
+        model_dir = recorded_models(Path(s.resume))
+        model_dir = model_dir.parent if model_dir.is_file() else model_dir
+    run.info["git"] = recording.git_commit(Path(__file__).parent)
+    run_dir = _run_dir(run)
+    if run_dir is not None and s.save_model:
+        run.info["model_dir"] = str(model_dir)
+        (run_dir / MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
+    t_start = content["progress"]["t_env"] if content else 0
+    with Console(s.t_max, t_start=t_start) as console:
+        logger = Logger(run, console, results / "tb_logs" / token if s.use_tensorboard else None)
+        experiment = Experiment(settings, logger, console, model_dir)
+        try:
+            if content is not None:
+                experiment.load(content, whole=bool(s.resume))
+                logger.info(f"starting from the checkpoint at {t_start:,} environment steps")
+            logger.info(experiment.describe())
+            result = experiment.run()
+        except BaseException:
+            recording.flush_record(run)
+            raise
+        finally:
+            experiment.close()
+            logger.close()
+    return _report(run, run_dir, model_dir, result, s)
+
+
+def _report(
+    run: Run, run_dir: Path | None, model_dir: Path, result: dict[str, float], s: ExperimentSettings
+) -> float | None:
+    """Say how it ended and where everything lies."""
+    score = "test_battle_won_mean" if "test_battle_won_mean" in result else "test_return_mean"
+    for key, value in sorted(result.items()):
+        print(f"{key:<28}{value:.4g}")
+    if run_dir is not None:
+        print(f"record       {run_dir}")
+        if not s.evaluate:
+            from shoal.analysis.curves import draw_run  # matplotlib takes a second to import
+
+            picture = draw_run(run_dir)
+            if picture is not None:
+                run.add_artifact(str(picture))
+                print(f"curve        {picture}")
+    if s.save_model and not s.evaluate:
+        print(f"checkpoints  {model_dir}")
+    return result.get(score)
+
+
+def _run_dir(run: Run) -> Path | None:
+    """The folder of the run's file record."""
+    for observer in run.observers:
+        if isinstance(observer, sacred.observers.FileStorageObserver):
+            return Path(observer.dir)
+    return None
+
+
+def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserver]:
+    s: ExperimentSettings = settings.of(ExperimentSettings)
+    folder = Path(args["--file_storage"] or Path(s.local_results_path) / "sacred")
+    observers: list[RunObserver] = [recording.file_observer(folder)]
+    target = args["--mongo_db"] or s.mongo_url
+    if target:
+        mongo = recording.mongo_observer(
+            str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr)
+        )
+        if mongo is not None:
+            observers.append(mongo)
+    return observers
+
+
+class _ResolvedConfig:
+    """Gives sacred the checked settings, with their help for print_config and the user's own ones marked."""
+
+    def __init__(self, settings: RunSettings, modified: set[str]) -> None:
+        self._settings, self._modified = settings, modified
+
+    def __call__(self, fixed: Any = None, preset: Any = None, fallback: Any = None) -> ConfigSummary:
+        docs = {path: row.help for path, row in self._settings.declared.items()}
+        summary = ConfigSummary(modified=self._modified, docs=docs)
+        summary.update(copy.deepcopy(self._settings.values))
+        return summary
+
+
+def _paths(updates: Mapping[str, Any]) -> set[str]:
+    """Dotted names of the leaves of nested updates."""
+    paths = set()
+    for key, value in updates.items():
+        nested = isinstance(value, Mapping)
+        paths |= {f"{key}.{path}" for path in _paths(value)} if nested else {key}
+    return paths
+
+
+def list_components() -> str:
+    """Every algorithm, environment and component with its one line."""
+    sections = [
+        ("algorithms (--config)", [(n, files.one_line("algs", n)) for n in files.names("algs")]),
+        ("environments (--env-config)", [(n, files.one_line("envs", n)) for n in files.names("envs")]),
+    ]
+    titles = {"env": "environment suites (env)", "mac": "controllers (mac)"}
+    for kind, names in registry.COMPONENTS.items():
+        rows = [(name, registry.one_line(kind, name)) for name in names]
+        sections.append((titles.get(kind, f"{kind.replace('_', ' ')}s ({kind})"), rows))
+    lines = []
+    for title, rows in sections:
+        lines += [title, *(f"  {name:<20} {text}" for name, text in rows), ""]
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,81 @@
+"""Ways of exploring: from an agent's outputs to an executed action."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from shoal.components.schedules import LinearSchedule
+
+UNAVAILABLE = -9999999.0
+"""What an unavailable action is worth before every argmax."""
+
+
+def greedy(values: Tensor, avail_actions: Tensor) -> Tensor:
+    """Best available action: values ``[..., A]``, avail ``[..., A]`` bool -> int64 ``[...]``."""
+    return values.masked_fill(~avail_actions, UNAVAILABLE).argmax(-1)
+
+
+@dataclass(frozen=True)
+class EpsilonGreedySettings:
+    epsilon_start: Annotated[float, "probability of a random action at the start"] = 1.0
+    epsilon_finish: Annotated[float, "probability of a random action after the anneal"] = 0.05
+    epsilon_anneal_time: Annotated[int, "environment steps from epsilon_start to epsilon_finish"] = 50_000
+    evaluation_epsilon: Annotated[float, "probability of a random action in test episodes"] = 0.0
+
+
+class EpsilonGreedy:
+    """Per agent: a uniformly random available action with probability epsilon(t_env), else the best one."""
+
+    Settings = EpsilonGreedySettings
+    discrete = True
+
+    def __init__(self, settings: EpsilonGreedySettings) -> None:
+        self._epsilon = LinearSchedule(
+            settings.epsilon_start, settings.epsilon_finish, settings.epsilon_anneal_time
+        )
+        self._evaluation_epsilon = settings.evaluation_epsilon
+
+    def epsilon(self, t_env: int, test_mode: bool = False) -> float:
+        """Probability of a random action."""
+        return self._evaluation_epsilon if test_mode else self._epsilon(t_env)
+
+    def select(self, values: Tensor, avail_actions: Tensor, t_env: int, test_mode: bool) -> Tensor:
+        """Shapes: values and avail_actions ``[B, N, A]`` -> actions int64 ``[B, N]``."""
+        actions = greedy(values, avail_actions)
+        epsilon = self.epsilon(t_env, test_mode)
+        if epsilon == 0.0:
+            return actions
+        explore = torch.rand(actions.shape, device=actions.device) < epsilon
+        lottery = torch.rand(values.shape, device=values.device)
+        return torch.where(explore, greedy(lottery, avail_actions), actions)
+
+    def metrics(self, t_env: int) -> dict[str, float]:
+        """What to record about exploration now."""
+        return {"epsilon": self.epsilon(t_env)}
+
+
+@dataclass(frozen=True)
+class GaussianNoiseSettings:
+    act_noise: Annotated[float, "standard deviation of the noise added to actions in [-1, 1]"] = 0.1
+
+
+class GaussianNoise:
+    """For continuous actions: the agents' outputs, clipped to [-1, 1], plus Gaussian noise in training."""
+
+    Settings = GaussianNoiseSettings
+    discrete = False
+
+    def __init__(self, settings: GaussianNoiseSettings) -> None:
+        self._std = settings.act_noise
+
+    def select(self, values: Tensor, avail_actions: Tensor | None, t_env: int, test_mode: bool) -> Tensor:
+        """Shapes: values ``[B, N, d]`` -> actions ``[B, N, d]`` in [-1, 1]."""
+        if not test_mode:
+            values = values + self._std * torch.randn_like(values)
+        return values.clamp(-1.0, 1.0)
+
+    def metrics(self, t_env: int) -> dict[str, float]:
+        """What to record about exploration now."""
+        return {"act_noise": self._std}

@@ -1,0 +1,72 @@
+"""Episodes as tensors: the fields of a batch, and the one mask that says which transitions count.
+
+An EpisodeBatch is a ``tensordict.TensorDict`` of batch size ``[B, T+1]``:
+
+    obs [N, D] float32 · state [S] float32 · avail_actions [N, A] bool (discrete) · actions [N] int64 or [N, d] float32 ·
+    reward [1] float32 · terminated [1] bool · filled [1] bool · the controller's extra keys
+
+Row t of an episode holds what was seen at t and done there. ``filled`` is true for every row with a real observation,
+the last one (index = length of the episode) included, in which nothing is done any more.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from shoal.components.spec import TeamSpec
+
+EpisodeBatch = TensorDict
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key of a batch: the shape behind ``[B, T+1]`` and the dtype it is stored in."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+Scheme = dict[str, Field]
+
+
+def make_scheme(spec: TeamSpec, extra: Scheme | None = None) -> Scheme:
+    """The fields of a batch for this environment, plus the controller's ``extra`` ones."""
+    N, A = spec.n_agents, spec.n_actions
+    scheme: Scheme = {
+        "obs": Field((N, spec.obs_dim), torch.float32),
+        "state": Field((spec.state_dim,), torch.float32),
+        "reward": Field((1,), torch.float32),
+        "terminated": Field((1,), torch.bool),
+        "filled": Field((1,), torch.bool),
+    }
+    if spec.discrete:
+        scheme["avail_actions"] = Field((N, A), torch.bool)
+        scheme["actions"] = Field((N,), torch.int64)
+    else:
+        scheme["actions"] = Field((N, A), torch.float32)
+    if spec.has_alive:
+        scheme["alive"] = Field((N,), torch.bool)
+    return scheme | (extra or {})
+
+
+def transition_mask(batch: EpisodeBatch) -> Tensor:
+    """1 where an action was executed, 0 in padding. Float ``[B, T]``.
+
+    A transition t counts if its successor was observed and the task had not ended before t. PyMARL's
+    ``filled_t * (1 - terminated_{t-1})`` also lets in the last, actionless row of an episode that was truncated early.
+    """
+    filled, terminated = batch["filled"].squeeze(-1), batch["terminated"].squeeze(-1)
+    ended_before = terminated[:, :-1].cumsum(1) - terminated[:, :-1].long() > 0
+    return (filled[:, 1:] & ~ended_before).float()
+
+
+def episode_lengths(batch: EpisodeBatch) -> Tensor:
+    """Transitions in each episode. Int64 ``[B]``."""
+    return batch["filled"].squeeze(-1).sum(1) - 1
+
+
+def one_hot(actions: Tensor, n_actions: int) -> Tensor:
+    """Float one-hots: ``[...] -> [..., A]``."""
+    return torch.nn.functional.one_hot(actions, n_actions).float()

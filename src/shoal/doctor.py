@@ -1,0 +1,360 @@
+"""`python src/main.py doctor`: what is installed, what is ready, and the command that mends the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+# What a run cannot do without; the rest of requirements.txt serves one suite or one way of recording.
+_NEEDED = {
+    "torch",
+    "numpy",
+    "tensordict",
+    "gymnasium",
+    "sacred",
+    "setuptools",
+    "jsonpickle",
+    "pyyaml",
+    "rich",
+}
+_WHAT_FOR = {
+    "jaxmarl": "smax",
+    "jax": "smax",
+    "pettingzoo": "pettingzoo",
+    "pymongo": "recording to MongoDB",
+    "tensorboardX": "TensorBoard files",
+    "matplotlib": "figures",
+    "setuptools": "sacred imports its pkg_resources",
+}
+_SC2_VERSIONS = {"69232": "4.6.2", "70154": "4.7.1", "75689": "4.10"}
+_PROBE_TIMEOUT_S = 20.0
+
+_TORCH_PROBE = """
+import json, torch
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+gpus = [torch.cuda.get_device_name(i) for i in range(count)]
+print(json.dumps({"cuda": torch.version.cuda, "gpus": gpus, "threads": torch.get_num_threads()}))
+"""
+_JAX_PROBE = """
+import json, jax
+print(json.dumps({"devices": [f"{d.platform} ({d.device_kind})" for d in jax.devices()]}))
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        group: "core", "optional" or the name of an environment suite.
+        name: What was looked at.
+        ok: Whether it is there and fits.
+        detail: What was found.
+        mend: The command that mends it; empty where there is nothing to mend.
+        needed: Whether every run needs it.
+    """
+
+    group: str
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+    needed: bool = False
+
+    @property
+    def state(self) -> Literal["ok", "missing", "BROKEN"]:
+        """How bad it is: what only a suite needs is missing, what every run needs is broken."""
+        return "ok" if self.ok else "BROKEN" if self.needed else "missing"
+
+
+def report() -> list[Check]:
+    """Looks at everything; takes a few seconds, imports nothing heavy into this process, never raises."""
+    # Slow, and able to hang or crash in a driver: in processes of their own, while we look at the rest.
+    torch_probe = _Probe(_TORCH_PROBE)
+    jax_probe = _Probe(_JAX_PROBE, XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    checks = [_python(), *_packages()]
+    for suite in (_smax, _matrix_game, _sc2, _sc2v2, _gymma, _pettingzoo, _grf):
+        try:
+            checks += suite()
+        except Exception as error:  # a folder that cannot be read, a damaged installation
+            checks.append(Check(suite.__name__.strip("_"), "check", False, f"could not be checked: {error}"))
+    checks += [_torch_device(torch_probe.result()), _jax_devices(jax_probe.result())]
+    groups = list(dict.fromkeys(["core", "optional", *(check.group for check in checks)]))
+    return sorted(checks, key=lambda check: groups.index(check.group))
+
+
+def main() -> int:
+    """Prints the report.
+
+    Returns:
+        1 if something that every run needs is missing or does not fit, else 0.
+    """
+    checks = report()
+    try:
+        _print_table(checks)
+    except ImportError:  # rich itself is what is missing
+        for check in checks:
+            print(f"{check.group:12}{check.state:9}{check.name}: {check.detail}")
+    mends = _mends(checks)
+    if mends:
+        print("\nTo mend what is not ready (only what you want to use):")
+        for suites, command in mends:
+            print(f"  {command}    # {suites}")
+    broken = [check.name for check in checks if check.needed and not check.ok]
+    print(f"\nNo run can start: mend {', '.join(broken)} first." if broken else "\nThe core is fine.")
+    return 1 if broken else 0
+
+
+def _mends(checks: Iterable[Check]) -> list[tuple[str, str]]:
+    """Each command once, with the groups that it serves."""
+    groups: dict[str, list[str]] = {}
+    for check in checks:
+        if not check.ok and check.mend:
+            known = groups.setdefault(check.mend, [])
+            if check.group not in known:
+                known.append(check.group)
+    return [(", ".join(names), command) for command, names in groups.items()]
+
+
+def _print_table(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("for", "", "what", "found"):
+        table.add_column(column, no_wrap=column != "found", overflow="fold")
+    colours = {"ok": "green", "missing": "yellow", "BROKEN": "bold red"}
+    last = ""
+    for check in checks:
+        group = "" if check.group == last else check.group
+        last = check.group
+        table.add_row(group, Text(check.state, style=colours[check.state]), check.name, Text(check.detail))
+    Console(highlight=False).print(table)
+
+
+# The core.
+
+
+def _python() -> Check:
+    found = platform.python_version()
+    ok = (3, 11) <= sys.version_info[:2] < (3, 13)
+    return Check(
+        "core", "python", ok, f"{found} at {sys.executable}", "python3.11 -m venv .venv", needed=True
+    )
+
+
+def _packages() -> list[Check]:
+    checks = []
+    for line in _requirements():
+        name = re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]
+        needed = name.lower() in _NEEDED
+        found = _version(name)
+        ok = found is not None and _fits(line, found)
+        detail = found or "not installed"
+        if found and not ok:
+            detail += f", but {line[len(name) :]} is wanted"
+        if name in _WHAT_FOR:
+            detail += f" ({_WHAT_FOR[name]})"
+        checks.append(
+            Check("core" if needed else "optional", name, ok, detail, f"pip install '{line}'", needed=needed)
+        )
+    return checks
+
+
+def _requirements() -> list[str]:
+    """The lines of requirements.txt, or what the installed package says about itself."""
+    file = Path(__file__).resolve().parents[2] / "requirements.txt"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        try:
+            lines = importlib.metadata.requires("shoal") or []
+        except importlib.metadata.PackageNotFoundError:
+            lines = sorted(_NEEDED)
+    stripped = (re.split(r"\s*[#;]", line, maxsplit=1)[0].strip() for line in lines)
+    return [line for line in stripped if line and not line.startswith("-")]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except Exception:  # not found, or its metadata is damaged
+        return None
+
+
+def _fits(requirement: str, version: str) -> bool:
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return True  # nothing to judge by
+    return Requirement(requirement).specifier.contains(version, prereleases=True)
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _has_folder(package: str, folder: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations if spec else None) or []
+    return any((Path(place) / folder).is_dir() for place in places)
+
+
+class _Probe:
+    """A few lines of python in a process of their own, which print one JSON object."""
+
+    def __init__(self, code: str, **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+
+    def result(self) -> dict[str, Any] | str:
+        """What the code printed, or why it did not."""
+        try:
+            output, errors = self._process.communicate(timeout=_PROBE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            return f"no answer in {_PROBE_TIMEOUT_S:g} s"
+        try:
+            answer = json.loads(output.splitlines()[-1])
+            return answer if isinstance(answer, dict) else str(answer)
+        except (IndexError, ValueError):
+            lines = errors.strip().splitlines()
+            return lines[-1][:200] if lines else f"ended with status {self._process.returncode}"
+
+
+def _torch_device(answer: dict[str, Any] | str) -> Check:
+    if isinstance(answer, str):
+        # A slow disk is no reason to refuse a run.
+        ok = answer.startswith("no answer")
+        return Check(
+            "core", "torch device", ok, answer, "pip install --force-reinstall torch==2.13.0", needed=True
+        )
+    gpus, cuda = answer["gpus"], answer["cuda"]
+    threads = f"{answer['threads']} CPU threads"
+    if gpus:
+        detail = f"{', '.join(gpus)} (CUDA {cuda}), {threads}"
+    else:
+        why = f"built for CUDA {cuda}, but no GPU is usable" if cuda else "a CPU-only build"
+        detail = f"CPU ({why}), {threads}"
+    return Check("core", "torch device", True, detail, needed=True)
+
+
+def _jax_devices(answer: dict[str, Any] | str) -> Check:
+    if isinstance(answer, str):
+        return Check("smax", "jax devices", False, answer, _install("jax"))
+    return Check("smax", "jax devices", True, ", ".join(answer["devices"]))
+
+
+# The environment suites.
+
+
+def _install(distribution: str) -> str:
+    """The pip line for a package, with the version that requirements.txt wants."""
+    for line in _requirements():
+        if re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0].lower() == distribution.lower():
+            return f"pip install '{line}'"
+    return f"pip install {distribution}"
+
+
+def _package(suite: str, distribution: str, module: str | None = None, mend: str | None = None) -> Check:
+    """Is it there? By its metadata, or by `module` where several distributions bring it."""
+    version = _version(distribution)
+    ok = version is not None if module is None else _importable(module)
+    detail = (version or "installed") if ok else "not installed"
+    return Check(suite, module or distribution, ok, detail, mend or _install(distribution))
+
+
+def _smax() -> list[Check]:
+    return [_package("smax", name) for name in ("jaxmarl", "jax", "jaxlib")]
+
+
+def _matrix_game() -> list[Check]:
+    return [Check("matrix_game", "built in", True, "needs nothing else")]
+
+
+def _sc2() -> list[Check]:
+    smac = _package("sc2", "smac", "smac", "pip install git+https://github.com/oxwhirl/smac.git")
+    if smac.ok and not _has_folder("smac", "env"):
+        # PyPI's "smac" tunes hyperparameters.
+        other = "another package of that name"
+        smac = Check("sc2", "smac", False, other, f"pip uninstall -y smac && {smac.mend}")
+    return [smac, *_starcraft("sc2")]
+
+
+def _sc2v2() -> list[Check]:
+    smac = _package("sc2v2", "smacv2", "smacv2", "pip install git+https://github.com/oxwhirl/smacv2.git")
+    return [smac, *_starcraft("sc2v2")]
+
+
+def _starcraft(suite: str) -> list[Check]:
+    checks = [_package(suite, "pysc2", "pysc2")]
+    protobuf = _version("protobuf")
+    old = protobuf is not None and _fits("protobuf<3.21", protobuf)
+    checks.append(
+        Check(
+            suite,
+            "protobuf",
+            old,
+            f"{protobuf or 'not installed'}{'' if old else ', but StarCraft II needs <3.21'}",
+            "pip install 'protobuf>=3.20,<3.21'",
+        )
+    )
+
+    folder = Path(os.environ.get("SC2PATH") or "~/StarCraftII").expanduser()
+    mend = (
+        "./install_sc2.sh" if folder == Path.home() / "StarCraftII" else f"SC2PATH={folder} ./install_sc2.sh"
+    )
+    builds = sorted(
+        path.name.removeprefix("Base") for path in (folder / "Versions").glob("Base*") if path.is_dir()
+    )
+    if builds:
+        found = ", ".join(_SC2_VERSIONS.get(build, f"build {build}") for build in builds)
+        checks.append(Check(suite, "StarCraft II", True, f"{found} in {folder}"))
+    else:
+        missing = "no Versions/Base* in it" if folder.is_dir() else "no such folder"
+        checks.append(Check(suite, "StarCraft II", False, f"{folder}: {missing} (SC2PATH names it)", mend))
+    maps = len(list((folder / "Maps" / "SMAC_Maps").glob("*.SC2Map")))
+    found = f"{maps} in {folder / 'Maps' / 'SMAC_Maps'}" if maps else "no Maps/SMAC_Maps/*.SC2Map"
+    checks.append(Check(suite, "maps", maps > 0, found, mend))
+    return checks
+
+
+def _gymma() -> list[Check]:
+    return [_package("gymma", name) for name in ("lbforaging", "rware")]
+
+
+def _pettingzoo() -> list[Check]:
+    sisl = "pip install 'pettingzoo[sisl]'"
+    checks = [_package("pettingzoo", "pettingzoo")]
+    for module in ("Box2D", "pymunk", "pygame"):
+        check = _package("pettingzoo", module, module, sisl)
+        checks.append(Check(check.group, check.name, check.ok, f"{check.detail} (SISL)", check.mend))
+    return checks
+
+
+def _grf() -> list[Check]:
+    return [_package("grf", "gfootball", "gfootball", "./install_grf.sh")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

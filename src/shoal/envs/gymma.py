@@ -1,0 +1,151 @@
+"""Any gymnasium multi-agent environment (tuple spaces, one reward per agent), by its id."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import warnings
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from shoal.envs.team import Team, aggregate, import_named, plain_numbers
+from shoal.utils.errors import UserError
+
+OWN_LIMITS = ("max_episode_steps", "max_steps")
+"""Constructor arguments by which LBF and RWARE count steps themselves, calling the limit a true end."""
+
+
+@dataclass(frozen=True)
+class GymmaSettings:
+    """Settings of a gymnasium multi-agent environment."""
+
+    key: Annotated[
+        str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'"
+    ] = "lbforaging:Foraging-8x8-2p-3f-v3"
+    time_limit: Annotated[int | None, "steps per episode; null: the environment's own limit"] = None
+    reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
+    rebuild: Annotated[bool, "build it anew for every episode, so that none depends on the one before"] = True
+    kwargs: Annotated[dict[str, Any], "further arguments for the environment's constructor"] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        if self.time_limit is not None and self.time_limit < 1:
+            raise UserError(f"env_args.time_limit={self.time_limit} must be at least 1, or null.")
+        if self.reward_aggregation not in ("sum", "mean"):
+            raise UserError(f"env_args.reward_aggregation={self.reward_aggregation!r} must be sum or mean.")
+
+
+def _spec(key: str) -> gymnasium.envs.registration.EnvSpec:
+    module, _, env_id = key.rpartition(":")
+    if module:
+        import_named(module, key)
+    registered = gymnasium.envs.registry
+    if env_id not in registered:
+        family = env_id.partition("-")[0]
+        close = difflib.get_close_matches(env_id, [name for name in registered if family in name], n=1)
+        hint = (
+            f"did you mean {close[0]!r}?" if close else "name the package that registers it as 'package:id'."
+        )
+        raise UserError(f"env_args.key={key!r}: gymnasium knows no environment {env_id!r}; {hint}")
+    return copy.deepcopy(registered[env_id])
+
+
+class GymmaEnv(gymnasium.Env):
+    """Any gymnasium multi-agent environment (LBF, RWARE, ...), by its id.
+
+    Spaces are tuples with one entry per agent (an ordinary environment is a team of one). Observations are
+    padded to one size; the state is all of them in a row; actions that only some agents have are
+    unavailable to the others. The time limit is counted here, so that reaching it is `truncated`: LBF and
+    RWARE, which would call it a true end, are given one step more than they will get. The last info holds
+    the numbers of the environment's own.
+
+    Raises:
+        UserError: an unknown id, a missing package, refused arguments, or no time limit anywhere.
+    """
+
+    Settings = GymmaSettings
+
+    def __init__(self, settings: GymmaSettings) -> None:
+        spec = _spec(settings.key)
+        spec.kwargs.update(settings.kwargs)
+        own = next((name for name in OWN_LIMITS if spec.kwargs.get(name) is not None), None)
+        limit = settings.time_limit or spec.max_episode_steps or (spec.kwargs[own] if own else None)
+        if limit is None:
+            raise UserError(
+                f"env_args.key={settings.key!r} has no time limit of its own: set env_args.time_limit."
+            )
+        self.episode_limit = int(limit)
+        if own is not None:
+            spec.kwargs[own] = self.episode_limit + 1
+        spec.max_episode_steps = None
+        self._key, self._spec, self._rebuild, self._used = settings.key, spec, settings.rebuild, False
+        self._env = self._build()
+        self._single = not isinstance(self._env.action_space, spaces.Tuple)
+        parts = [self._env.observation_space, self._env.action_space]
+        if not self._single and not isinstance(parts[0], spaces.Tuple):
+            raise UserError(
+                f"env_args.key={settings.key!r} has one action per agent but not one observation each."
+            )
+        observation_spaces, action_spaces = [[p] if self._single else list(p) for p in parts]  # type: ignore[call-overload]
+        self._team = Team(observation_spaces, action_spaces, settings.key)
+        self._how = settings.reward_aggregation
+        self._steps = 0
+        self.observation_space = self._team.observation_space()
+        self.action_space = self._team.action_space
+
+    def _build(self) -> gymnasium.Env:
+        try:
+            with warnings.catch_warnings():
+                # gymnasium advises here against what a multi-agent environment is.
+                warnings.simplefilter("ignore")
+                return gymnasium.make(self._spec, disable_env_checker=True)
+        except (TypeError, gymnasium.error.Error, ImportError) as error:
+            raise UserError(f"env_args.key={self._key!r} could not be built: {error}.") from error
+
+    def _observation(self, observations: Any) -> dict[str, np.ndarray]:
+        obs = self._team.pad([observations] if self._single else list(observations))
+        observation = {"obs": obs, "state": obs.reshape(-1).copy()}
+        if self._team.discrete:
+            observation["avail_actions"] = self._team.avail([None] * self._team.n_agents)
+        return observation
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start the episode that `seed` determines (`options` are ignored) -> observation, empty info."""
+        super().reset(seed=seed)
+        if self._rebuild and self._used:
+            # LBF, for one, places its agents around where the last episode left them.
+            self._env.close()
+            self._env = self._build()
+        self._used = True
+        observations, _ = self._env.reset(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
+        self._steps = 0
+        return self._observation(observations), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Step under `action` [N] or [N, d] -> observation, team reward, terminated, truncated, info."""
+        actions = self._team.decode(action)
+        observations, rewards, done, cut, info = self._env.step(
+            actions[0] if self._single else tuple(actions)
+        )
+        self._steps += 1
+        terminated = bool(np.all(done))
+        out_of_time = bool(np.all(np.logical_or(done, cut))) or self._steps >= self.episode_limit
+        truncated = out_of_time and not terminated
+        last = plain_numbers(info) if terminated or truncated else {}
+        return self._observation(observations), aggregate(rewards, self._how), terminated, truncated, last
+
+    def close(self) -> None:
+        """Close the environment underneath."""
+        self._env.close()

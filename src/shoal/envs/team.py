@@ -1,0 +1,142 @@
+"""What the adapters share: one shape for a team whose agents may see and do different things."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatdim, flatten
+
+from shoal.utils.errors import UserError
+
+
+def import_named(module: str, key: str) -> Any:
+    """The module that `env_args.key` names.
+
+    Raises:
+        UserError: it cannot be imported; the sentence names the missing package.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
+        if error.name is not None and module.startswith(error.name) and error.name != missing:
+            raise UserError(
+                f"env_args.key={key!r}: package {missing!r} has no module {error.name!r}."
+            ) from error
+        raise UserError(
+            f"env_args.key={key!r} needs the Python package {missing!r}: install it, or correct the name."
+        ) from error
+    except ImportError as error:
+        raise UserError(f"env_args.key={key!r} could not be imported: {error}.") from error
+
+
+def aggregate(rewards: Any, how: Literal["sum", "mean"]) -> float:
+    """The team's reward from one per agent (or from a single number)."""
+    values = np.asarray(rewards, dtype=np.float64)
+    return float(values.sum() if how == "sum" else values.mean()) if values.size else 0.0
+
+
+def plain_numbers(info: Any) -> dict[str, float | int]:
+    """The entries of an info dict that can be averaged over episodes; booleans as 0 or 1."""
+    if not isinstance(info, dict):
+        return {}
+    kinds = (int, float, np.number, np.bool_)
+    numbers = {str(key): np.asarray(value).item() for key, value in info.items() if isinstance(value, kinds)}
+    return {key: int(value) if isinstance(value, bool) else value for key, value in numbers.items()}
+
+
+class Team:
+    """Pads agents to one observation size and one action space, and undoes it for the actions.
+
+    Observations are flattened (images too, dictionaries in key order) and padded with zeros to `obs_dim`.
+    Discrete actions are padded to `n_actions` with actions that are never available. Continuous ones are
+    [-1, 1]^d here and rescaled to each agent's own bounds; surplus dimensions are dropped.
+
+    Args:
+        observation_spaces: one per agent.
+        action_spaces: one per agent, all Discrete or all Box.
+        key: what the user asked for, for error messages.
+
+    Raises:
+        UserError: action spaces of another kind, mixed, or without finite bounds; or no agents.
+    """
+
+    def __init__(
+        self, observation_spaces: Sequence[spaces.Space], action_spaces: Sequence[spaces.Space], key: str
+    ) -> None:
+        if not action_spaces:
+            raise UserError(f"env_args.key={key!r} has no agents.")
+        self.n_agents = len(action_spaces)
+        self._observation_spaces = list(observation_spaces)
+        self._action_spaces = list(action_spaces)
+        self.obs_dim = max(flatdim(space) for space in observation_spaces)
+        self.action_space: spaces.Space
+        if all(isinstance(space, spaces.Discrete) for space in action_spaces):
+            self.discrete = True
+            self._sizes = [int(space.n) for space in action_spaces]  # type: ignore[attr-defined]
+            self.n_actions = max(self._sizes)
+            self.action_space = spaces.MultiDiscrete([self.n_actions] * self.n_agents)
+        elif all(isinstance(space, spaces.Box) for space in action_spaces):
+            self.discrete = False
+            self._sizes = [flatdim(space) for space in action_spaces]
+            self.n_actions = max(self._sizes)
+            if not all(np.isfinite(s.low).all() and np.isfinite(s.high).all() for s in action_spaces):  # type: ignore[attr-defined]
+                raise UserError(
+                    f"env_args.key={key!r} has unbounded actions, which [-1, 1] cannot be scaled to."
+                )
+            self.action_space = spaces.Box(-1.0, 1.0, (self.n_agents, self.n_actions), np.float32)
+        else:
+            kinds = sorted({type(space).__name__ for space in action_spaces})
+            raise UserError(
+                f"env_args.key={key!r} has {' and '.join(kinds)} actions: all must be Discrete, or all Box."
+            )
+
+    def observation_space(self, state_dim: int | None = None, alive: bool = False) -> spaces.Dict:
+        """The team's observation space; without `state_dim`, the state is all observations in a row."""
+        N = self.n_agents
+        parts: dict[str, spaces.Space] = {
+            "obs": spaces.Box(-np.inf, np.inf, (N, self.obs_dim), np.float32),
+            "state": spaces.Box(-np.inf, np.inf, (state_dim or N * self.obs_dim,), np.float32),
+        }
+        if self.discrete:
+            parts["avail_actions"] = spaces.MultiBinary([N, self.n_actions])
+        if alive:
+            parts["alive"] = spaces.MultiBinary(N)
+        return spaces.Dict(parts)
+
+    def pad(self, observations: Sequence[Any]) -> np.ndarray:
+        """One observation per agent, None for one that left -> [N, obs_dim] float32."""
+        padded = np.zeros((self.n_agents, self.obs_dim), dtype=np.float32)
+        for row, space, observation in zip(padded, self._observation_spaces, observations, strict=True):
+            if observation is not None:
+                flat = np.asarray(flatten(space, observation), dtype=np.float32)
+                row[: flat.size] = flat
+        return padded
+
+    def avail(self, masks: Sequence[Any]) -> np.ndarray:
+        """[N, A] int8: each agent's mask, or all its own actions where the mask is None."""
+        available = np.zeros((self.n_agents, self.n_actions), dtype=np.int8)
+        for row, size, mask in zip(available, self._sizes, masks, strict=True):
+            row[:size] = 1 if mask is None else np.asarray(mask)[:size]
+        return available
+
+    def decode(self, actions: np.ndarray) -> list[Any]:
+        """The team's actions, [N] or [N, d] in [-1, 1], in each agent's own terms."""
+        if self.discrete:
+            # Padding is never available; whoever chooses it all the same takes the first action.
+            return [
+                int(space.start) + (int(a) if a < space.n else 0)  # type: ignore[attr-defined]
+                for space, a in zip(self._action_spaces, actions, strict=True)
+            ]
+        decoded = []
+        for space, size, action in zip(self._action_spaces, self._sizes, np.asarray(actions), strict=True):
+            assert isinstance(space, spaces.Box)
+            share = (np.clip(action[:size], -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
+            low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+            value = (low + share * (high - low)).reshape(space.shape).astype(space.dtype)
+            decoded.append(np.clip(value, space.low, space.high))
+        return decoded

@@ -1,0 +1,308 @@
+"""One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+
+from shoal.components.replay import ReplayBuffer
+from shoal.config.settings import RunSettings
+from shoal.learners.learner import Learner
+from shoal.runners.runner import Runner
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils.console import Console
+from shoal.utils.errors import UserError
+from shoal.utils.logging import Logger
+from shoal.utils.memory import keep_freed_memory
+from shoal.utils.seeding import random_state, seed_everything, set_random_state
+from shoal.utils.signals import Interrupted, StopRequest
+
+
+@dataclass(frozen=True)
+class ExperimentSettings:
+    env: Annotated[str, "environment suite"]
+    learner: Annotated[str, "loss, updates and targets"]
+    name: Annotated[str, "what the run is called in records and folder names"] = "run"
+    runner: Annotated[str, "how environments are run: episode (one) or parallel (many)"] = "parallel"
+    mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
+    seed: Annotated[int | None, "seed of everything random; drawn and recorded when not given"] = None
+    t_max: Annotated[int, "environment steps to train for"] = 2_000_000
+    batch_size: Annotated[int, "episodes in a training batch"] = 32
+    buffer_size: Annotated[int, "episodes that the replay memory holds"] = 5000
+    updates_per_rollout: Annotated[int, "gradient steps after each rollout"] = 1
+    buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU"] = True
+    use_cuda: Annotated[bool, "train on a GPU where there is one"] = True
+    torch_threads: Annotated[
+        int, "threads that torch uses for one operation; 0 leaves the choice to torch"
+    ] = 1
+    test_interval: Annotated[int, "environment steps between tests"] = 10_000
+    test_nepisode: Annotated[
+        int, "episodes in one test (rounded down to whole rollouts, at least one rollout)"
+    ] = 32
+    runner_log_interval: Annotated[int, "environment steps between records of training episodes"] = 10_000
+    learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics"] = (
+        10_000
+    )
+    local_results_path: Annotated[str, "folder of all results"] = "results"
+    use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs"] = (
+        False
+    )
+    mongo_url: Annotated[str | None, "MongoDB that also records the run: HOST:PORT:DB or mongodb://..."] = (
+        None
+    )
+    save_model: Annotated[bool, "save checkpoints under <local_results_path>/models"] = True
+    save_model_interval: Annotated[int, "environment steps between checkpoints"] = 50_000
+    save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume"] = False
+    checkpoint_path: Annotated[str, "folder or file of checkpoints to start from or to evaluate"] = ""
+    load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest"] = 0
+    evaluate: Annotated[bool, "only test the loaded checkpoint, greedily"] = False
+    resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with"] = ""
+
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "t_max",
+            "batch_size",
+            "updates_per_rollout",
+            "test_interval",
+            "test_nepisode",
+            "save_model_interval",
+        )
+        for key in at_least_one:
+            if getattr(self, key) < 1:
+                raise UserError(f"{key}={getattr(self, key)} is out of range: it must be at least 1.")
+        if self.buffer_size < self.batch_size:
+            raise UserError(
+                f"buffer_size={self.buffer_size} holds fewer episodes than one batch of batch_size={self.batch_size}: raise it."
+            )
+        if self.evaluate and not self.checkpoint_path:
+            raise UserError(
+                "evaluate=True needs the checkpoint to test: add checkpoint_path=results/models/..."
+            )
+        if self.resume and self.checkpoint_path:
+            raise UserError(
+                "resume and checkpoint_path exclude each other: resume already names the checkpoint."
+            )
+
+
+@dataclass
+class Progress:
+    """The counters of a run; with the random states, all that decides what it does next."""
+
+    t_env: int = 0
+    episode: int = 0
+    env_restarts: int = 0
+    last_test: int | None = None
+    last_runner_log: int = 0
+    last_learner_log: int = 0
+    last_save: int = 0
+    since_log: dict[str, list[float]] = field(default_factory=dict)
+
+    def due(self, last: int | None, interval: int) -> bool:
+        """Whether ``interval`` environment steps have passed since ``last``."""
+        return last is None or self.t_env - last >= interval
+
+
+class Experiment:
+    """Owns one run's parts and its loop."""
+
+    def __init__(self, settings: RunSettings, logger: Logger, console: Console, model_dir: Path) -> None:
+        self.all_settings = settings
+        self.settings: ExperimentSettings = settings.of(ExperimentSettings)
+        self.logger = logger
+        self.console = console
+        self.model_dir = model_dir
+        self.progress = Progress()
+        s = self.settings
+        if s.seed is None:
+            raise ValueError("the experiment needs a seed")
+        if s.torch_threads > 0:
+            torch.set_num_threads(s.torch_threads)
+        keep_freed_memory()
+        seed_everything(s.seed)
+        self.device = torch.device("cuda" if s.use_cuda and torch.cuda.is_available() else "cpu")
+        env_class = settings.components["env"]
+        self.runner: Runner = settings.make(
+            "runner", env_class=env_class, env_settings=settings.of(env_class.Settings), seed=s.seed
+        )
+        try:
+            learner: Learner = settings.make("learner", spec=self.runner.spec, make=settings.make)
+            self.learner = learner.to(self.device)
+            self.buffer = self._make_buffer()
+        except BaseException:
+            self.runner.close()
+            raise
+
+    def _make_buffer(self) -> ReplayBuffer:
+        s = self.settings
+        assert s.seed is not None
+        device = torch.device("cpu") if s.buffer_cpu_only else self.device
+        return ReplayBuffer(
+            self.runner.scheme(self.learner.controller),
+            s.buffer_size if not s.evaluate else s.batch_size,
+            self.runner.spec.episode_limit,
+            device,
+            s.seed,
+        )
+
+    def describe(self) -> str:
+        """A few lines that say what is about to run."""
+        spec, s = self.runner.spec, self.settings
+        trained = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
+        return (
+            f"{s.env}: {spec.n_agents} agents, {spec.n_actions} {'actions' if spec.discrete else 'action dimensions'}, "
+            f"observation {spec.obs_dim}, state {spec.state_dim}, episodes of at most {spec.episode_limit} steps\n"
+            f"{s.name}: {trained:,} trained parameters on {self.device}; replay memory of {s.buffer_size} episodes, "
+            f"{self.buffer.gigabytes:.2f} GB"
+        )
+
+    def run(self) -> dict[str, float]:
+        """Train (or only evaluate) and return the last test's metrics.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM; a checkpoint was saved first.
+        """
+        with StopRequest() as stop:
+            if self.settings.evaluate:
+                return self._test(stop)
+            return self._train(stop)
+
+    def _train(self, stop: StopRequest) -> dict[str, float]:
+        s, p = self.settings, self.progress
+        result: dict[str, float] = {}
+        while True:
+            finished = p.t_env >= s.t_max
+            if finished or p.due(p.last_test, s.test_interval):
+                result = self._test(stop)
+            if finished or p.due(p.last_save, s.save_model_interval):
+                self.save()
+            if finished:
+                return result
+            self._collect_and_learn()
+            self._stop_if_asked(stop)
+
+    def _collect_and_learn(self) -> None:
+        """One rollout and the updates that follow it."""
+        s, p = self.settings, self.progress
+        rollout = self.runner.run(self.learner.controller, p.t_env)
+        self.buffer.insert(rollout.batch)
+        p.t_env += rollout.env_steps
+        p.episode += rollout.batch.shape[0]
+        p.env_restarts += rollout.env_restarts
+        for key, values in rollout.stats.items():
+            p.since_log.setdefault(key, []).extend(values)
+
+        if self.buffer.can_sample(s.batch_size):
+            for _ in range(s.updates_per_rollout):
+                batch = self.buffer.sample(s.batch_size, self.device)
+                metrics = self.learner.train_on(batch, p.t_env, p.episode)
+            if p.due(p.last_learner_log, s.learner_log_interval):
+                self.logger.log(metrics, p.t_env)
+                p.last_learner_log = p.t_env
+        if p.due(p.last_runner_log, s.runner_log_interval):
+            self.logger.log(summary(p.since_log), p.t_env)
+            self.logger.log(self.learner.controller.metrics(p.t_env), p.t_env)
+            self.logger.log({"episode": p.episode, "env_restarts": p.env_restarts}, p.t_env)
+            p.since_log, p.last_runner_log = {}, p.t_env
+        self.console.progress(p.t_env, p.episode, self.logger.latest)
+
+    def _test(self, stop: StopRequest) -> dict[str, float]:
+        """Greedy episodes with what would be deployed. Leaves the training's random state as it was."""
+        s, p = self.settings, self.progress
+        before = self.runner.state_dict()
+        stats: dict[str, list[float]] = {}
+        controller = self.learner.controller.for_execution()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(before["test"])
+            for _ in range(max(1, s.test_nepisode // self.runner.n)):
+                rollout = self.runner.run(controller, p.t_env, test_mode=True)
+                for key, values in rollout.stats.items():
+                    stats.setdefault(key, []).extend(values)
+                if stop:
+                    break
+        if stop:  # half a test is no test: a resumed run does it again
+            self.runner.load_state_dict(before)
+            self._stop_if_asked(stop)
+        metrics = summary(stats, prefix="test_")
+        self.logger.log(metrics, p.t_env)
+        self.console.test_result(p.t_env, metrics)
+        p.last_test = p.t_env
+        return metrics
+
+    def _stop_if_asked(self, stop: StopRequest) -> None:
+        if stop.signum is None:
+            return
+        if not self.settings.evaluate:
+            self.save()
+        raise Interrupted(stop.signum)
+
+    def save(self) -> None:
+        """Write a checkpoint of the whole run, if checkpoints are wanted."""
+        s, p = self.settings, self.progress
+        p.last_save = p.t_env
+        if not s.save_model:
+            return
+        content = {
+            "config": self.all_settings.values,
+            "learner": self.learner.state_dict(),
+            "runner": self.runner.state_dict(),
+            "progress": asdict(p),
+            "buffer": self.buffer.state_dict(with_episodes=s.save_buffer),
+            "random": random_state(),
+        }
+        try:
+            path = checkpoints.save(content, self.model_dir, p.t_env)
+        except OSError as error:
+            self.logger.warning(
+                f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror})."
+            )
+            return
+        self.logger.info(f"checkpoint {path}")
+
+    def load(self, content: dict[str, Any], whole: bool) -> None:
+        """Take over a checkpoint: the networks, and for a resume (``whole``) everything else.
+
+        Raises:
+            UserError: it is the checkpoint of another kind of run.
+        """
+        try:
+            self.learner.load_state_dict(content["learner"])
+            progress = Progress(**content["progress"])
+            if whole:
+                self.progress = progress
+                self.runner.load_state_dict(content["runner"])
+                self.buffer.load_state_dict(content["buffer"])
+                set_random_state(content["random"])
+            else:
+                self.progress.t_env = progress.t_env
+                self.progress.last_save = progress.t_env
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"The checkpoint does not fit this run: {self._difference(content)}.") from error
+
+    def _difference(self, content: dict[str, Any]) -> str:
+        """The settings in which a checkpoint's run was another one than this."""
+        theirs, ours = _flat(content.get("config", {})), _flat(self.all_settings.values)
+        ignored = {"resume", "checkpoint_path", "load_step", "evaluate", "seed", "t_max"}
+        keys = [k for k in ours if k in theirs and theirs[k] != ours[k] and k not in ignored]
+        if not keys:
+            return "it holds other networks than the settings describe"
+        return "it was made with " + ", ".join(f"{k}={theirs[k]} (now {ours[k]})" for k in keys)
+
+    def close(self) -> None:
+        """End the environments, whatever happened."""
+        self.runner.close()
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    flat = {k: v for k, v in config.items() if k != "env_args"}
+    return flat | {f"env_args.{k}": v for k, v in config.get("env_args", {}).items()}
+
+
+def summary(stats: dict[str, list[float]], prefix: str = "") -> dict[str, float]:
+    """PyMARL's names: ``return_mean``, ``return_std``, ``ep_length_mean``, ``battle_won_mean``, ..."""
+    metrics = {f"{prefix}{key}_mean": float(np.mean(values)) for key, values in stats.items() if values}
+    if stats.get("return"):
+        metrics[f"{prefix}return_std"] = float(np.std(stats["return"]))
+    return metrics

@@ -1,0 +1,27 @@
+"""The unrestricted joint value Q* that WQMIX and S2Q learn beside the monotonic one."""
+
+from torch import Tensor, nn
+
+from shoal.components.batch import EpisodeBatch
+from shoal.components.spec import TeamSpec
+from shoal.controllers.basic import Make
+from shoal.learners.learner import chosen
+
+
+class CentralValue(nn.Module):
+    """Q*(s, tau, u): central utilities and a mixer without monotonicity."""
+
+    def __init__(self, spec: TeamSpec, make: Make) -> None:
+        super().__init__()
+        self.mac = make("central_mac", spec=spec, make=make)
+        self.mixer = make("central_mixer", n_agents=spec.n_agents, state_dim=spec.state_dim)
+
+    def utilities(self, batch: EpisodeBatch) -> Tensor:
+        """Utilities of every step: ``[B, T+1, N, A]``."""
+        utilities: Tensor = self.mac.unroll(batch)
+        return utilities
+
+    def forward(self, utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
+        """Values of C joint actions: utilities ``[B, T, N, A]``, actions ``[C, B, T, N]``, state ``[B, T, S]`` -> ``[C, B, T]``."""
+        value: Tensor = self.mixer(chosen(utilities, actions), state)
+        return value

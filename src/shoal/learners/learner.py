@@ -1,0 +1,119 @@
+"""The steps that every value-based learner shares."""
+
+import copy
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from shoal.components.batch import EpisodeBatch
+from shoal.components.spec import TeamSpec
+from shoal.controllers.basic import BasicMAC, Make
+from shoal.utils.errors import UserError
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    gamma: Annotated[float, "discount factor"] = 0.99
+    td_lambda: Annotated[float, "lambda of the TD(lambda) targets; 0 is one-step Q-learning"] = 0.6
+    lr: Annotated[float, "learning rate"] = 0.001
+    optimizer: Annotated[Literal["adam", "rmsprop"], "optimiser of all parameters together"] = "adam"
+    optim_alpha: Annotated[float, "smoothing constant, rmsprop only"] = 0.99
+    optim_eps: Annotated[float, "term added to the denominator, rmsprop only (adam uses 1e-8)"] = 1e-5
+    grad_norm_clip: Annotated[float, "largest norm of the whole gradient"] = 10.0
+    target_update_interval: Annotated[int, "episodes collected between copies into the target networks"] = 200
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "td_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} is out of range: give a number from 0 to 1.")
+        if self.lr <= 0:
+            raise UserError(f"lr={self.lr} is out of range: the learning rate must be positive.")
+
+
+class Learner(nn.Module):
+    """Owns the controller, every other network, the targets, the optimiser and the counters.
+
+    A subclass says which networks there are (``build``) and what the loss is (``loss``). Everything is found by
+    registration: networks as submodules, counters as buffers, the optimiser as this module's extra state, so
+    ``state_dict()`` cannot forget any of it.
+    """
+
+    def __init__(self, settings: Any, spec: TeamSpec, make: Make) -> None:
+        super().__init__()
+        if not spec.discrete:
+            raise UserError(
+                f"The learner {type(self).__name__} needs discrete actions, but this environment's are continuous."
+            )
+        self.settings = settings
+        self.spec = spec
+        self.controller: BasicMAC = make("mac", spec=spec, make=make)
+        self._followed: list[tuple[nn.Module, nn.Module]] = []
+        self.build(make)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        self.optimiser: torch.optim.Optimizer
+        if settings.optimizer == "adam":
+            self.optimiser = torch.optim.Adam(trained, lr=settings.lr, fused=True)
+        else:
+            self.optimiser = torch.optim.RMSprop(
+                trained, lr=settings.lr, alpha=settings.optim_alpha, eps=settings.optim_eps
+            )
+        self.register_buffer("last_target_update", torch.zeros((), dtype=torch.int64))
+        self.last_target_update: Tensor
+        self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
+        self.n_updates: Tensor
+
+    def build(self, make: Make) -> None:
+        """Create the networks beside the controller."""
+        raise NotImplementedError
+
+    def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
+        """The scalar to minimise, and what to record."""
+        raise NotImplementedError
+
+    def target_of(self, module: nn.Module) -> nn.Module:
+        """A frozen copy of ``module`` that follows it every ``target_update_interval`` episodes."""
+        target = copy.deepcopy(module).requires_grad_(False)
+        self._followed.append((target, module))
+        return target
+
+    def train_on(self, batch: EpisodeBatch, t_env: int, episode: int) -> Metrics:
+        """One gradient step. ``episode`` counts the episodes collected so far (target updates)."""
+        loss, metrics = self.loss(batch)
+        self.optimiser.zero_grad()
+        loss.backward()
+        parameters = self.optimiser.param_groups[0]["params"]
+        metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.settings.grad_norm_clip)
+        self.optimiser.step()
+        self.n_updates += 1
+        if episode - int(self.last_target_update) >= self.settings.target_update_interval:
+            self.update_targets()
+            self.last_target_update.fill_(episode)
+        return metrics
+
+    def update_targets(self) -> None:
+        """Copy every followed network into its target."""
+        for target, source in self._followed:
+            target.load_state_dict(source.state_dict())
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimiser's part of ``state_dict()``."""
+        return self.optimiser.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The optimiser's part of ``load_state_dict()``."""
+        self.optimiser.load_state_dict(state)
+
+
+def chosen(values: Tensor, actions: Tensor) -> Tensor:
+    """Values of the given actions: ``[..., N, A]``, ``[..., N]`` -> ``[..., N]`` (leading axes broadcast)."""
+    leading = torch.broadcast_shapes(values.shape[:-1], actions.shape)
+    return values.expand(*leading, -1).gather(-1, actions.expand(leading).unsqueeze(-1)).squeeze(-1)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over real transitions, keeping leading axes: x ``[..., B, T]``, mask ``[B, T]`` -> ``[...]``."""
+    return (x * mask).sum((-2, -1)) / mask.sum()

@@ -1,0 +1,89 @@
+"""WQMIX: a weighted projection of an unrestricted joint value onto the monotonic one."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from shoal.components.action_selectors import greedy
+from shoal.components.batch import EpisodeBatch, transition_mask
+from shoal.components.returns import td_lambda
+from shoal.controllers.basic import Make
+from shoal.learners.central import CentralValue
+from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, masked_mean
+from shoal.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class WQMIXSettings(LearnerSettings):
+    mixer: Annotated[str, "how utilities become the monotonic joint value"] = "qmix"
+    central_mac: Annotated[str, "controller of the central utilities"] = "basic_central_mac"
+    central_mixer: Annotated[str, "how central utilities become the unrestricted joint value"] = "ff"
+    hysteretic_qmix: Annotated[bool, "optimistic weighting (OW); false is centrally weighted (CW)"] = True
+    w: Annotated[float, "weight of the errors that the weighting plays down"] = 0.1
+    qmix_loss: Annotated[float, "coefficient of the monotonic value's loss"] = 1.0
+    central_loss: Annotated[float, "coefficient of the central value's loss"] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.w <= 1:
+            raise UserError(f"w={self.w} is out of range: give a weight above 0 and at most 1.")
+
+
+class WQMIXLearner(Learner):
+    """WQMIX (Rashid et al. 2020), optimistic or centrally weighted.
+
+        a = argmax Q,   V_t = Q*'(s_t, a_t),   y = TD(lambda) of V
+        L = mean w(u) (Q(u) - y)^2 + 1/2 mean (Q*(u) - y)^2
+
+    The 1/2 is PyMARL2's.
+    """
+
+    Settings = WQMIXSettings
+
+    def build(self, make: Make) -> None:
+        self.mixer = make("mixer", n_agents=self.spec.n_agents, state_dim=self.spec.state_dim)
+        self.central = CentralValue(self.spec, make)
+        self.target_central = self.target_of(self.central)
+
+    def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
+        s = self.settings
+        mask = transition_mask(batch)  # [B, T]
+        state, actions = batch["state"], batch["actions"][:, :-1]
+        values = self.controller.unroll(batch)  # [B, T+1, N, A]
+        q_tot = self.mixer(chosen(values[:, :-1], actions).unsqueeze(0), state[:, :-1])[0]  # [B, T]
+        q_star = self.central(self.central.utilities(batch)[:, :-1], actions.unsqueeze(0), state[:, :-1])[0]
+
+        with torch.no_grad():
+            best = greedy(values, batch["avail_actions"])  # [B, T+1, N]
+            v = self.target_central(self.target_central.utilities(batch), best.unsqueeze(0), state)[0]
+            reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
+            y = td_lambda(reward, terminated, mask, v, s.gamma, s.td_lambda)
+            if s.hysteretic_qmix:
+                weight = optimistic_weight(q_tot, y, s.w)
+            else:
+                is_greedy = (actions == best[:, :-1]).all(-1)
+                weight = central_weight(is_greedy, y, v[:, :-1], s.w)
+
+        loss_td = masked_mean(weight * (q_tot - y).square(), mask)
+        loss_central = 0.5 * masked_mean((q_star - y).square(), mask)
+        return s.qmix_loss * loss_td + s.central_loss * loss_central, {
+            "loss_td": loss_td.detach(),
+            "loss_central": loss_central.detach(),
+            "td_error_abs": masked_mean((q_tot - y).detach().abs(), mask),
+            "q_taken_mean": masked_mean(q_tot.detach(), mask),
+            "central_q_taken_mean": masked_mean(q_star.detach(), mask),
+            "target_mean": masked_mean(y, mask),
+            "w_to_use": masked_mean(weight, mask),
+        }
+
+
+def optimistic_weight(q: Tensor, y: Tensor, w: float) -> Tensor:
+    """1 where the value underestimates its target (strictly), else ``w``."""
+    return torch.where(q < y, 1.0, w)
+
+
+def central_weight(is_greedy: Tensor, y: Tensor, v_greedy: Tensor, w: float) -> Tensor:
+    """1 where the action is the greedy one or its target beats the greedy one's value (strictly), else ``w``."""
+    return torch.where(is_greedy | (y > v_greedy), 1.0, w)

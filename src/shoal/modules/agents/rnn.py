@@ -1,0 +1,48 @@
+"""The recurrent agent of PyMARL: Linear, ReLU, GRU, Linear, with parameters shared by the team."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from shoal.modules.layers.gru import StackedGRU
+from shoal.modules.layers.stacked import StackedLinear
+
+
+@dataclass(frozen=True)
+class RNNAgentSettings:
+    rnn_hidden_dim: Annotated[int, "width of the agents' hidden layer and recurrent state"] = 64
+
+
+class RNNAgent(nn.Module):
+    """Recurrent utility network (Linear, ReLU, GRU, Linear), one set of parameters for the whole team.
+
+    Holds ``copies`` = M independent networks that read the same inputs (S2Q's sub-values; M = 1 elsewhere).
+    """
+
+    Settings = RNNAgentSettings
+
+    def __init__(self, settings: RNNAgentSettings, input_dim: int, output_dim: int, copies: int = 1) -> None:
+        super().__init__()
+        self.hidden_dim = settings.rnn_hidden_dim
+        self.copies = copies
+        self.fc_in = StackedLinear(copies, input_dim, self.hidden_dim)
+        self.rnn = StackedGRU(copies, self.hidden_dim, self.hidden_dim)
+        self.fc_out = StackedLinear(copies, self.hidden_dim, output_dim)
+
+    def initial_hidden(self, batch_size: int, n_agents: int) -> Tensor:
+        """Zeros ``[M, B, N, H]``."""
+        return self.fc_in.weight.new_zeros(self.copies, batch_size, n_agents, self.hidden_dim)
+
+    def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Run T steps.
+
+        Shapes: inputs ``[T, B, N, d]``, hidden ``[M, B, N, H]`` -> outputs ``[M, T, B, N, A]`` and the recurrent states
+        after every step ``[M, T, B, N, H]``.
+        """
+        T, B, N, d = inputs.shape
+        M, H = self.copies, self.hidden_dim
+        x = self.fc_in(inputs.reshape(1, T * B * N, d)).relu_()
+        states = self.rnn(x.view(M, T, B * N, H), hidden.reshape(M, B * N, H))
+        outputs = self.fc_out(states.reshape(M, T * B * N, H))
+        return outputs.view(M, T, B, N, -1), states.view(M, T, B, N, H)

@@ -1,0 +1,49 @@
+"""QMIX: a monotonic mixing network whose weights come from the state."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from shoal.modules.layers.stacked import StackedLinear, StackedMLP
+
+
+@dataclass(frozen=True)
+class QMixerSettings:
+    mixing_embed_dim: Annotated[int, "width of the mixing network's hidden layer"] = 32
+    hypernet_embed: Annotated[int, "hidden width of the hypernetworks that produce the mixing weights"] = 64
+
+
+class QMixer(nn.Module):
+    """QMIX (Rashid et al. 2018): Q^tot = ELU(q |W1(s)| + b1(s)) |W2(s)| + b2(s).
+
+    Monotonic in every utility, because the mixing weights are absolute values and ELU increases; hence the joint
+    argmax is the agents' own argmaxes (IGM). Holds M independent mixers of the same state.
+    """
+
+    Settings = QMixerSettings
+
+    def __init__(self, settings: QMixerSettings, n_agents: int, state_dim: int, copies: int = 1) -> None:
+        super().__init__()
+        E, hidden = settings.mixing_embed_dim, settings.hypernet_embed
+        self.embed_dim = E
+        self.hyper_w1 = StackedMLP(copies, [state_dim, hidden, n_agents * E])
+        self.hyper_b1 = StackedLinear(copies, state_dim, E)
+        self.hyper_w2 = StackedMLP(copies, [state_dim, hidden, E])
+        self.hyper_b2 = StackedMLP(copies, [state_dim, E, 1])
+
+    def forward(self, qs: Tensor, state: Tensor) -> Tensor:
+        """Shapes: qs ``[M, B, T, N]``, state ``[B, T, S]`` -> ``[M, B, T]``."""
+        M, B, T, N = qs.shape
+        s = state.reshape(1, B * T, -1)
+        w1 = self.hyper_w1(s).abs().view(M, B * T, N, self.embed_dim)
+        w2 = self.hyper_w2(s).abs()  # [M, BT, E]
+        q_tot = mix(qs.reshape(M, B * T, N), w1, self.hyper_b1(s), w2, self.hyper_b2(s).squeeze(-1))
+        return q_tot.view(M, B, T)
+
+
+def mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    """ELU(q w1 + b1) w2 + b2. Shapes: q ``[..., N]``, w1 ``[..., N, E]``, b1, w2 ``[..., E]``, b2 ``[...]`` -> ``[...]``."""
+    hidden = nn.functional.elu((q.unsqueeze(-1) * w1).sum(-2) + b1)
+    return torch.linalg.vecdot(hidden, w2) + b2

@@ -1,0 +1,98 @@
+"""Named components: where each one lives, and how it is found, listed and built.
+
+A component is a class with a nested ``Settings`` (a frozen dataclass whose fields are ``Annotated[type, "help"] = default``).
+The first line of its docstring is what ``--list`` shows. To add one, write the class and give it a line below, or name it
+by its import path on the command line: ``mixer=my_package.my_module:MyMixer``.
+"""
+
+import difflib
+import importlib
+from typing import Any
+
+from shoal.utils.errors import UserError
+
+COMPONENTS: dict[str, dict[str, str]] = {
+    "env": {
+        "smax": "shoal.envs.smax:SmaxEnv",
+        "matrix_game": "shoal.envs.matrix_game:MatrixGameEnv",
+        "gymma": "shoal.envs.gymma:GymmaEnv",
+        "pettingzoo": "shoal.envs.pettingzoo:PettingZooEnv",
+        "pymarl": "shoal.envs.pymarl:PyMARLEnv",
+    },
+    "runner": {
+        "episode": "shoal.runners.runner:EpisodeRunner",
+        "parallel": "shoal.runners.runner:ParallelRunner",
+    },
+    "mac": {
+        "basic_mac": "shoal.controllers.basic:BasicMAC",
+        "s2q_mac": "shoal.controllers.s2q:S2QMAC",
+    },
+    "central_mac": {
+        "basic_central_mac": "shoal.controllers.central:CentralMAC",
+    },
+    "agent": {
+        "rnn": "shoal.modules.agents.rnn:RNNAgent",
+    },
+    "central_agent": {
+        "central_rnn": "shoal.modules.agents.rnn:RNNAgent",
+    },
+    "action_selector": {
+        "epsilon_greedy": "shoal.components.action_selectors:EpsilonGreedy",
+        "gaussian": "shoal.components.action_selectors:GaussianNoise",
+    },
+    "mixer": {
+        "vdn": "shoal.modules.mixers.vdn:VDNMixer",
+        "qmix": "shoal.modules.mixers.qmix:QMixer",
+    },
+    "central_mixer": {
+        "ff": "shoal.modules.mixers.central:CentralMixer",
+    },
+    "learner": {
+        "q_learner": "shoal.learners.q_learner:QLearner",
+        "wqmix_learner": "shoal.learners.wqmix:WQMIXLearner",
+        "s2q_learner": "shoal.learners.s2q:S2QLearner",
+    },
+}
+"""kind -> name -> "module:Class". The kinds are also the settings that choose a component."""
+
+ALIASES: dict[str, dict[str, str]] = {
+    "mac": {"n_mac": "s2q_mac"},
+    "agent": {"n_rnn": "rnn"},
+    "learner": {"sq_learner": "s2q_learner", "max_q_learner": "wqmix_learner", "nq_learner": "q_learner"},
+}
+"""Names that PyMARL, PyMARL2 and the papers' YAML files use for the same thing."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The known names most like ``name``, quoted and joined, or all of them where none is like it."""
+    lower = {k.lower(): k for k in known}
+    close = [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.5)]
+    return ", ".join(repr(k) for k in close or sorted(known))
+
+
+def find(kind: str, name: str) -> type[Any]:
+    """The class registered as ``name``.
+
+    Raises:
+        UserError: there is no such component, or its module cannot be imported.
+    """
+    known = COMPONENTS[kind]
+    path = name if ":" in name else known.get(ALIASES.get(kind, {}).get(name, name))
+    if path is None:
+        raise UserError(
+            f"Unknown {kind} '{name}': did you mean {nearest(name, list(known))}? "
+            "(--list shows them all; 'package.module:Class' names one of your own.)"
+        )
+    module_name, _, class_name = path.partition(":")
+    try:
+        component = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{kind}={name} cannot be loaded from {path}: {error}.") from error
+    if not isinstance(component, type) or not hasattr(component, "Settings"):
+        raise UserError(f"{kind}={name}: {path} is not a class with a nested Settings dataclass.")
+    return component
+
+
+def one_line(kind: str, name: str) -> str:
+    """The first line of the component's docstring."""
+    return (find(kind, name).__doc__ or "").strip().partition("\n")[0]

@@ -1,0 +1,279 @@
+"""Collects whole episodes from a vector environment."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from tensordict import TensorDict
+
+from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
+from shoal.components.spec import TeamSpec
+from shoal.controllers.basic import BasicMAC
+from shoal.runners.workers import in_process, in_workers
+from shoal.utils.errors import UserError
+
+TRAIN, TEST = 0, 1
+"""Streams of episode seeds."""
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    time_limit_is_terminal: Annotated[
+        bool, "store a time limit as a true end, without bootstrapping, as SMAC's learners do"
+    ] = False
+    max_env_restarts: Annotated[int, "give up when an environment fails this many times in a row"] = 10
+
+
+@dataclass(frozen=True)
+class ParallelRunnerSettings(RunnerSettings):
+    batch_size_run: Annotated[int, "environments that run side by side, and episodes in one rollout"] = 8
+
+    def __post_init__(self) -> None:
+        if self.batch_size_run < 1:
+            raise UserError(
+                f"batch_size_run={self.batch_size_run} is not possible: run at least one environment."
+            )
+
+
+@dataclass
+class Rollout:
+    """Whole episodes, one a copy of the environment.
+
+    ``stats`` holds one number an episode: ``return``, ``ep_length`` and what the environment judges an episode by.
+    """
+
+    batch: EpisodeBatch
+    env_steps: int
+    stats: dict[str, list[float]] = field(default_factory=dict)
+    env_restarts: int = 0
+
+
+class Runner:
+    """Runs every copy of a vector environment to the end of its episode, feeding the network the live ones only.
+
+    Each episode has a seed of its own, drawn from the run's seed and the episode's number, so that what happens in it does not
+    depend on what ran before: a resumed run sees the same episodes as the run that was never stopped.
+    """
+
+    Settings: type[RunnerSettings] = RunnerSettings
+
+    def __init__(self, settings: RunnerSettings, env_class: Any, env_settings: Any, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.env = self.make_env(env_class, env_settings)
+        try:
+            self.n = self.env.num_envs
+            self.spec = TeamSpec.from_spaces(
+                self.env.single_observation_space, self.env.single_action_space, self._episode_limit()
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.episodes_started = {TRAIN: 0, TEST: 0}
+        self._scheme: Scheme = {}
+
+    def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
+        """The vector environment that this runner collects from."""
+        raise NotImplementedError
+
+    def _episode_limit(self) -> int:
+        if isinstance(self.env, gym.vector.AsyncVectorEnv | gym.vector.SyncVectorEnv):
+            return int(self.env.get_attr("episode_limit")[0])
+        return int(self.env.episode_limit)  # type: ignore[attr-defined]
+
+    def scheme(self, controller: BasicMAC) -> Scheme:
+        """Fields of the batches that ``run`` returns."""
+        return make_scheme(self.spec, controller.extra_fields)
+
+    def run(self, controller: BasicMAC, t_env: int, test_mode: bool = False) -> Rollout:
+        """Collect one episode from every copy.
+
+        Args:
+            controller: acts for the team.
+            t_env: environment steps done so far, for schedules.
+            test_mode: greedy episodes, from a seed stream of their own.
+
+        Raises:
+            UserError: the environment failed ``max_env_restarts`` times in a row.
+        """
+        memory = _EpisodeMemory(self.scheme(controller), self.n, self.spec.episode_limit)
+        final_infos: list[dict[str, float]] = [{} for _ in range(self.n)]
+        restarts = 0
+        pending = np.ones(self.n, dtype=bool)
+        while pending.any():
+            failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos)
+            restarts = restarts + int(failed.sum()) if failed.any() else restarts
+            if failed.any() and restarts >= self.settings.max_env_restarts:
+                raise UserError(
+                    f"The environment failed {restarts} times in a row: run 'python src/main.py doctor' to see what is wrong with it."
+                )
+            pending = failed
+        stats: dict[str, list[float]] = {
+            "return": memory.returns().tolist(),
+            "ep_length": memory.lengths.astype(float).tolist(),
+        }
+        for info in final_infos:
+            for key, value in info.items():
+                stats.setdefault(key, []).append(value)
+        return Rollout(memory.batch(), int(memory.lengths.sum()), stats, restarts)
+
+    def _run_pending(
+        self,
+        controller: BasicMAC,
+        t_env: int,
+        test_mode: bool,
+        pending: np.ndarray,
+        memory: "_EpisodeMemory",
+        final_infos: list[dict[str, float]],
+    ) -> np.ndarray:
+        """One episode in every pending copy. Returns which of them their environment could not finish."""
+        device = next(controller.parameters()).device
+        seeds: list[int | None] = [None] * self.n
+        for i in np.flatnonzero(pending):
+            seeds[i] = self._next_seed(TEST if test_mode else TRAIN)
+        options: dict[str, Any] = {"t_env": t_env}
+        if not pending.all():
+            options["reset_mask"] = pending.copy()
+        observation, _ = self.env.reset(seed=seeds, options=options)
+        live = np.flatnonzero(pending)
+        memory.forget(live)
+        state = controller.initial_state(len(live))
+        failed = np.zeros(self.n, dtype=bool)
+        actions = np.zeros(self.env.action_space.shape or (), dtype=self.env.action_space.dtype)
+        for t in range(self.spec.episode_limit + 1):
+            memory.observe(live, t, observation)
+            if t > 0:
+                stay = ~(terminated | truncated)[live]
+                if not stay.all():
+                    live = live[stay]
+                    state = state[torch.as_tensor(stay)]
+            if len(live) == 0:
+                break
+            if t == self.spec.episode_limit:
+                raise RuntimeError(
+                    f"an environment went on after its episode_limit of {self.spec.episode_limit} steps"
+                )
+            step = TensorDict(
+                {
+                    key: torch.as_tensor(observation[key][live], device=device)
+                    for key in ("obs", "avail_actions")
+                    if key in observation
+                },
+                batch_size=[len(live)],
+            )
+            if "avail_actions" in step.keys():
+                step["avail_actions"] = step["avail_actions"].bool()
+            out, state = controller.select_actions(step, state, t_env, test_mode)
+            acted = {key: value.cpu().numpy() for key, value in out.items()}
+            actions[live] = acted["actions"]
+            observation, reward, terminated, truncated, infos = self.env.step(actions)
+            ends = terminated | truncated if self.settings.time_limit_is_terminal else terminated
+            memory.act(live, t, acted, reward, ends)
+            for i, info in _finished(infos, live[(terminated | truncated)[live]]):
+                failed[i] = bool(info.pop("episode_failed", False))
+                final_infos[i] = info
+        return failed
+
+    def _next_seed(self, stream: int) -> int:
+        number = self.episodes_started[stream]
+        self.episodes_started[stream] += 1
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(stream, number))
+        return int(sequence.generate_state(1)[0] >> 1)  # below 2**31, which every environment takes
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many episodes of each stream were started: all that the next seeds depend on."""
+        return {"train": self.episodes_started[TRAIN], "test": self.episodes_started[TEST]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo ``state_dict``."""
+        self.episodes_started = {TRAIN: state["train"], TEST: state["test"]}
+
+    def close(self) -> None:
+        """End the environments and their processes."""
+        self.env.close()
+
+
+class EpisodeRunner(Runner):
+    """One environment in this process, one episode at a time."""
+
+    Settings = RunnerSettings
+
+    def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
+        return in_process(env_class, env_settings)
+
+
+class ParallelRunner(Runner):
+    """batch_size_run environments side by side: worker processes, or the suite's own vectorised step."""
+
+    Settings = ParallelRunnerSettings
+    settings: ParallelRunnerSettings
+
+    def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
+        n = self.settings.batch_size_run
+        if hasattr(env_class, "make_vector"):
+            vector: VectorEnv = env_class.make_vector(env_settings, n)
+            return vector
+        return in_workers(env_class, env_settings, n)
+
+
+def _finished(infos: dict[str, Any], indices: np.ndarray) -> Iterator[tuple[int, dict[str, float]]]:
+    """Numbers in gymnasium's vector infos, one dictionary for each of the given copies."""
+    for i in indices:
+        yield (
+            int(i),
+            {
+                key: float(values[i])
+                for key, values in infos.items()
+                if not key.startswith("_")
+                and bool(infos.get(f"_{key}", np.ones(len(values), bool))[i])
+                and np.ndim(values) == 1
+                and np.asarray(values).dtype.kind in "biuf"
+            },
+        )
+
+
+class _EpisodeMemory:
+    """The rows of one rollout while it is being written, as numpy arrays ``[B, T+1, ...]``."""
+
+    def __init__(self, scheme: Scheme, n: int, episode_limit: int) -> None:
+        self._observed = [key for key in ("obs", "state", "avail_actions", "alive") if key in scheme]
+        self._arrays = {
+            key: torch.zeros((n, episode_limit + 1, *f.shape), dtype=f.dtype).numpy()
+            for key, f in scheme.items()
+        }
+        self.lengths = np.zeros(n, dtype=np.int64)
+
+    def forget(self, rows: np.ndarray) -> None:
+        """Start these copies' episodes over."""
+        for array in self._arrays.values():
+            array[rows] = 0
+        self.lengths[rows] = 0
+
+    def observe(self, rows: np.ndarray, t: int, observation: dict[str, np.ndarray]) -> None:
+        for key in self._observed:
+            self._arrays[key][rows, t] = observation[key][rows]
+        self._arrays["filled"][rows, t] = True
+        self.lengths[rows] = t
+
+    def act(
+        self, rows: np.ndarray, t: int, acted: dict[str, np.ndarray], reward: np.ndarray, ends: np.ndarray
+    ) -> None:
+        for key, value in acted.items():
+            self._arrays[key][rows, t] = value
+        self._arrays["reward"][rows, t, 0] = reward[rows]
+        self._arrays["terminated"][rows, t, 0] = ends[rows]
+
+    def returns(self) -> np.ndarray:
+        """Undiscounted return of every episode: ``[B]``."""
+        total: np.ndarray = self._arrays["reward"].sum((1, 2))
+        return total
+
+    def batch(self) -> EpisodeBatch:
+        """The episodes, cut to the longest."""
+        rows = int(self.lengths.max()) + 1
+        tensors = {key: torch.from_numpy(array[:, :rows]) for key, array in self._arrays.items()}
+        return TensorDict(tensors, batch_size=[len(self.lengths), rows])

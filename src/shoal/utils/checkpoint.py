@@ -1,0 +1,79 @@
+"""Checkpoint files: one file holds the run; written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shoal.utils.errors import UserError
+
+FORMAT = 1
+SUFFIX = ".pt"
+
+
+def save(content: dict[str, Any], folder: Path, t_env: int) -> Path:
+    """Write ``folder/<t_env>.pt`` under a temporary name and rename it, so that a kill leaves no half file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{t_env}{SUFFIX}"
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The environment steps of the checkpoints in ``folder``, in order."""
+    return sorted(int(p.stem) for p in folder.glob(f"*{SUFFIX}") if p.stem.isdigit())
+
+
+def find(path: Path, load_step: int = 0) -> Path:
+    """The checkpoint file that ``path`` (a file, or a folder of them) and ``load_step`` name.
+
+    ``load_step=0`` takes the newest, any other the nearest, as in PyMARL.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"There is no checkpoint at {path}: give a folder of results/models or a .pt file.")
+    steps = steps_in(path)
+    if not steps:
+        raise UserError(
+            f"The folder {path} holds no checkpoint ({SUFFIX} file named after its environment step)."
+        )
+    step = steps[-1] if load_step == 0 else min(steps, key=lambda s: abs(s - load_step))
+    return path / f"{step}{SUFFIX}"
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UserError: the file is corrupt or of another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        others = [str(s) for s in steps_in(path.parent) if f"{s}{SUFFIX}" != path.name]
+        advice = (
+            f"load_step={others[-1]} would take the one before" if others else "no other one lies beside it"
+        )
+        raise UserError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}: it is damaged or not a checkpoint); {advice}."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"The file {path} is not a checkpoint that this version of Shoal writes (format {FORMAT})."
+        )
+    return content
