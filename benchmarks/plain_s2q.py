@@ -1,8 +1,8 @@
 """The yardstick of the training-step benchmark: S2Q written as a plain loop over time steps and copies.
 
-The same maths as ``shoal.learners.s2q`` in the shape in which research code is usually written: one recurrent cell call for each
-copy and time step with its inputs built on the spot, one mixer call a copy, the central mixer called once for each candidate on its own.
-It takes its weights from a learner, so that both losses can be compared.
+The same maths as ``shoal.learners.s2q`` in the shape in which research code is usually written: one recurrent cell call
+for each copy and time step with its inputs built on the spot, one mixer call a copy, the central mixer called once for
+each candidate on its own. It takes its weights from a learner, so that both losses can be compared.
 """
 
 from typing import Any

@@ -62,9 +62,7 @@ def clock(step: Callable[[], object], device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
     parser.add_argument("--device", default="cpu")
@@ -84,9 +82,7 @@ def main() -> None:
     torch.set_default_device(device)
     plain = PlainS2Q(s2q).to(device)
     ours, theirs = s2q.loss(batch)[0].item(), plain.loss(batch).item()
-    print(
-        f"loss: shoal {ours:.6f}, plain loop {theirs:.6f}, relative difference {abs(ours / theirs - 1):.1e}"
-    )
+    print(f"loss: shoal {ours:.6f}, plain loop {theirs:.6f}, relative difference {abs(ours / theirs - 1):.1e}")
     assert abs(ours / theirs - 1) < 1e-4
 
     plain_optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
@@ -109,20 +105,14 @@ def main() -> None:
         for name, step in steps.items():
             times[name].append(clock(step, device))
     for name, seconds in times.items():
-        print(
-            f"{name:<16} median {1000 * statistics.median(seconds):7.0f} ms   min {1000 * min(seconds):7.0f} ms"
-        )
+        print(f"{name:<16} median {1000 * statistics.median(seconds):7.0f} ms   min {1000 * min(seconds):7.0f} ms")
     for over, under in (("S2Q", "WQMIX"), ("S2Q, plain loop", "S2Q")):
         ratio = statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
         print(f"{over} / {under}: {ratio:.2f}")
     if args.profile:
         with torch.profiler.profile() as profile:
             steps["S2Q"]()
-        print(
-            profile.key_averages().table(
-                sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40
-            )
-        )
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
 
 
 if __name__ == "__main__":

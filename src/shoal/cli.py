@@ -52,7 +52,7 @@ MODEL_DIR_FILE = "model_dir.txt"
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line. Returns the exit status: 0 done, 1 an error the user can mend, 128 + n stopped by signal n."""
+    """Run the command line. Exit status: 0 done, 1 an error the user can mend, 128 + n stopped by signal n."""
     try:
         return _main(argv)
     except UserError as error:
@@ -77,14 +77,14 @@ def _main(argv: list[str]) -> int:
         return doctor.main()
 
     ex = sacred.Experiment("shoal", save_git_info=False)
-    ex.captured_out_filter = recording.bounded_output
+    ex.captured_out_filter = recording.bounded_output  # type: ignore[assignment]
 
     @ex.main
     def train(_run: Run, _config: Mapping[str, Any]) -> float | None:
         """Train, or evaluate a checkpoint."""
         return _run_experiment(_run, settings, content)
 
-    short_usage, usage, internal_usage = ex.get_usage(PROGRAM)
+    _, usage, internal_usage = ex.get_usage(PROGRAM)
     if (not rest and not chosen) or {"-h", "--help"} & set(rest) or rest[:1] == ["help"]:
         print(HELP + usage.partition("Options:")[2])
         return 0
@@ -137,15 +137,14 @@ def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:
     return chosen, rest
 
 
-def raw_config(
-    chosen: Mapping[str, str], updates: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def raw_config(chosen: Mapping[str, str], updates: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The unchecked settings of a run, and the checkpoint it starts from, if any.
 
     A run that goes on takes its settings from the checkpoint; elsewhere they are default.yaml, the environment's
     YAML, the algorithm's and the command line's, each over the one before.
     """
     if updates.get("resume"):
+        content: dict[str, Any] | None
         content = checkpoints.load(checkpoints.find(recorded_models(Path(str(updates["resume"])))))
         config = files.merge(content["config"], {"checkpoint_path": "", "evaluate": False})
         for option, name in chosen.items():
@@ -164,9 +163,7 @@ def raw_config(
     config = files.merge(config, updates)
     content = None
     if config.get("checkpoint_path"):
-        path = checkpoints.find(
-            recorded_models(Path(str(config["checkpoint_path"]))), int(config.get("load_step", 0))
-        )
+        path = checkpoints.find(recorded_models(Path(str(config["checkpoint_path"]))), int(config.get("load_step", 0)))
         content = checkpoints.load(path)
     return config, content
 
@@ -252,9 +249,7 @@ def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserv
     observers: list[RunObserver] = [recording.file_observer(folder)]
     target = args["--mongo_db"] or s.mongo_url
     if target:
-        mongo = recording.mongo_observer(
-            str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr)
-        )
+        mongo = recording.mongo_observer(str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr))
         if mongo is not None:
             observers.append(mongo)
     return observers

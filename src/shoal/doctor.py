@@ -149,9 +149,7 @@ def _print_table(checks: list[Check]) -> None:
 def _python() -> Check:
     found = platform.python_version()
     ok = (3, 11) <= sys.version_info[:2] < (3, 13)
-    return Check(
-        "core", "python", ok, f"{found} at {sys.executable}", "python3.11 -m venv .venv", needed=True
-    )
+    return Check("core", "python", ok, f"{found} at {sys.executable}", "python3.11 -m venv .venv", needed=True)
 
 
 def _packages() -> list[Check]:
@@ -166,9 +164,7 @@ def _packages() -> list[Check]:
             detail += f", but {line[len(name) :]} is wanted"
         if name in _WHAT_FOR:
             detail += f" ({_WHAT_FOR[name]})"
-        checks.append(
-            Check("core" if needed else "optional", name, ok, detail, f"pip install '{line}'", needed=needed)
-        )
+        checks.append(Check("core" if needed else "optional", name, ok, detail, f"pip install '{line}'", needed=needed))
     return checks
 
 
@@ -246,9 +242,7 @@ def _torch_device(answer: dict[str, Any] | str) -> Check:
     if isinstance(answer, str):
         # A slow disk is no reason to refuse a run.
         ok = answer.startswith("no answer")
-        return Check(
-            "core", "torch device", ok, answer, "pip install --force-reinstall torch==2.13.0", needed=True
-        )
+        return Check("core", "torch device", ok, answer, "pip install --force-reinstall torch==2.13.0", needed=True)
     gpus, cuda = answer["gpus"], answer["cuda"]
     threads = f"{answer['threads']} CPU threads"
     if gpus:
@@ -321,12 +315,8 @@ def _starcraft(suite: str) -> list[Check]:
     )
 
     folder = Path(os.environ.get("SC2PATH") or "~/StarCraftII").expanduser()
-    mend = (
-        "./install_sc2.sh" if folder == Path.home() / "StarCraftII" else f"SC2PATH={folder} ./install_sc2.sh"
-    )
-    builds = sorted(
-        path.name.removeprefix("Base") for path in (folder / "Versions").glob("Base*") if path.is_dir()
-    )
+    mend = "./install_sc2.sh" if folder == Path.home() / "StarCraftII" else f"SC2PATH={folder} ./install_sc2.sh"
+    builds = sorted(path.name.removeprefix("Base") for path in (folder / "Versions").glob("Base*") if path.is_dir())
     if builds:
         found = ", ".join(_SC2_VERSIONS.get(build, f"build {build}") for build in builds)
         checks.append(Check(suite, "StarCraft II", True, f"{found} in {folder}"))

@@ -34,24 +34,14 @@ class ExperimentSettings:
     updates_per_rollout: Annotated[int, "gradient steps after each rollout"] = 1
     buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU"] = True
     use_cuda: Annotated[bool, "train on a GPU where there is one"] = True
-    torch_threads: Annotated[
-        int, "threads that torch uses for one operation; 0 leaves the choice to torch"
-    ] = 1
+    torch_threads: Annotated[int, "threads that torch uses for one operation; 0 leaves the choice to torch"] = 1
     test_interval: Annotated[int, "environment steps between tests"] = 10_000
-    test_nepisode: Annotated[
-        int, "episodes in one test (rounded down to whole rollouts, at least one rollout)"
-    ] = 32
+    test_nepisode: Annotated[int, "episodes in one test (rounded down to whole rollouts, at least one rollout)"] = 32
     runner_log_interval: Annotated[int, "environment steps between records of training episodes"] = 10_000
-    learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics"] = (
-        10_000
-    )
+    learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics"] = 10_000
     local_results_path: Annotated[str, "folder of all results"] = "results"
-    use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs"] = (
-        False
-    )
-    mongo_url: Annotated[str | None, "MongoDB that also records the run: HOST:PORT:DB or mongodb://..."] = (
-        None
-    )
+    use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs"] = False
+    mongo_url: Annotated[str | None, "MongoDB that also records the run: HOST:PORT:DB or mongodb://..."] = None
     save_model: Annotated[bool, "save checkpoints under <local_results_path>/models"] = True
     save_model_interval: Annotated[int, "environment steps between checkpoints"] = 50_000
     save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume"] = False
@@ -74,16 +64,13 @@ class ExperimentSettings:
                 raise UserError(f"{key}={getattr(self, key)} is out of range: it must be at least 1.")
         if self.buffer_size < self.batch_size:
             raise UserError(
-                f"buffer_size={self.buffer_size} holds fewer episodes than one batch of batch_size={self.batch_size}: raise it."
+                f"buffer_size={self.buffer_size} holds fewer episodes than one batch "
+                f"(batch_size={self.batch_size}): raise it."
             )
         if self.evaluate and not self.checkpoint_path:
-            raise UserError(
-                "evaluate=True needs the checkpoint to test: add checkpoint_path=results/models/..."
-            )
+            raise UserError("evaluate=True needs the checkpoint to test: add checkpoint_path=results/models/...")
         if self.resume and self.checkpoint_path:
-            raise UserError(
-                "resume and checkpoint_path exclude each other: resume already names the checkpoint."
-            )
+            raise UserError("resume and checkpoint_path exclude each other: resume already names the checkpoint.")
 
 
 @dataclass
@@ -255,9 +242,7 @@ class Experiment:
         try:
             path = checkpoints.save(content, self.model_dir, p.t_env)
         except OSError as error:
-            self.logger.warning(
-                f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror})."
-            )
+            self.logger.warning(f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror}).")
             return
         self.logger.info(f"checkpoint {path}")
 

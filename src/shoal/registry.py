@@ -1,8 +1,9 @@
 """Named components: where each one lives, and how it is found, listed and built.
 
-A component is a class with a nested ``Settings`` (a frozen dataclass whose fields are ``Annotated[type, "help"] = default``).
-The first line of its docstring is what ``--list`` shows. To add one, write the class and give it a line below, or name it
-by its import path on the command line: ``mixer=my_package.my_module:MyMixer``.
+A component is a class with a nested ``Settings``, a frozen dataclass whose fields are
+``name: Annotated[type, "help"] = default``. The first line of its docstring is what ``--list`` shows. To add one, write
+the class and give it a line below, or name it by its import path on the command line:
+``mixer=my_package.my_module:MyMixer``.
 """
 
 import difflib

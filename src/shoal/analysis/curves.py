@@ -46,9 +46,7 @@ def read_run(folder: Path) -> RecordedRun:
         config = json.loads((folder / "config.json").read_text())
         recorded = json.loads((folder / "metrics.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{folder} is not a recorded run (config.json and metrics.json of sacred): {error}."
-        ) from error
+        raise UserError(f"{folder} is not a recorded run (config.json and metrics.json of sacred): {error}.") from error
     metrics = {}
     for name, series in recorded.items():
         values = [float("nan") if v is None else float(v) for v in series["values"]]
@@ -84,9 +82,7 @@ def draw(runs: list[RecordedRun], metric: str, out: Path, title: str = "") -> Pa
             groups[run.label].append(run.metrics[metric])
     if not groups:
         known = sorted({name for run in runs for name in run.metrics})
-        raise UserError(
-            f"No run recorded '{metric}'; recorded are: {', '.join(known) or 'no metrics at all'}."
-        )
+        raise UserError(f"No run recorded '{metric}'; recorded are: {', '.join(known) or 'no metrics at all'}.")
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for label, curves in groups.items():
         steps, mean, low, high = mean_curve(curves)
@@ -118,9 +114,7 @@ def draw_run(folder: Path) -> Path | None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of recorded runs")
     parser.add_argument("--metric", default=WIN_RATE)
     parser.add_argument("--out", type=Path, default=Path("learning_curves.png"))

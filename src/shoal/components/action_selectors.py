@@ -32,9 +32,7 @@ class EpsilonGreedy:
     discrete = True
 
     def __init__(self, settings: EpsilonGreedySettings) -> None:
-        self._epsilon = LinearSchedule(
-            settings.epsilon_start, settings.epsilon_finish, settings.epsilon_anneal_time
-        )
+        self._epsilon = LinearSchedule(settings.epsilon_start, settings.epsilon_finish, settings.epsilon_anneal_time)
         self._evaluation_epsilon = settings.evaluation_epsilon
 
     def epsilon(self, t_env: int, test_mode: bool = False) -> float:

@@ -2,14 +2,16 @@
 
 An EpisodeBatch is a ``tensordict.TensorDict`` of batch size ``[B, T+1]``:
 
-    obs [N, D] float32 · state [S] float32 · avail_actions [N, A] bool (discrete) · actions [N] int64 or [N, d] float32 ·
-    reward [1] float32 · terminated [1] bool · filled [1] bool · the controller's extra keys
+    obs [N, D] float32 · state [S] float32 · avail_actions [N, A] bool (discrete) ·
+    actions [N] int64 or [N, d] float32 · reward [1] float32 · terminated [1] bool · filled [1] bool ·
+    the controller's extra keys
 
 Row t of an episode holds what was seen at t and done there. ``filled`` is true for every row with a real observation,
 the last one (index = length of the episode) included, in which nothing is done any more.
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from tensordict import TensorDict
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from shoal.components.spec import TeamSpec
 
-EpisodeBatch = TensorDict
+EpisodeBatch: TypeAlias = TensorDict
 
 
 @dataclass(frozen=True)

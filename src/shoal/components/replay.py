@@ -20,9 +20,7 @@ class ReplayBuffer:
     as bytes where they fit.
     """
 
-    def __init__(
-        self, scheme: Scheme, capacity: int, episode_limit: int, device: torch.device, seed: int
-    ) -> None:
+    def __init__(self, scheme: Scheme, capacity: int, episode_limit: int, device: torch.device, seed: int) -> None:
         self.scheme, self.capacity, self.rows, self.device = scheme, capacity, episode_limit + 1, device
         self._stored_dtypes = {key: self._compact(key, scheme) for key in scheme}
         self.gigabytes = (
@@ -35,9 +33,7 @@ class ReplayBuffer:
         self._check_room()
         self._data = TensorDict(
             {
-                key: torch.full(
-                    (capacity, self.rows, *field.shape), 0, dtype=self._stored_dtypes[key], device=device
-                )
+                key: torch.full((capacity, self.rows, *field.shape), 0, dtype=self._stored_dtypes[key], device=device)
                 for key, field in scheme.items()
             },
             batch_size=[capacity, self.rows],
@@ -61,8 +57,8 @@ class ReplayBuffer:
             free = psutil.virtual_memory().available
         if self.gigabytes * GB > 0.9 * free:
             raise UserError(
-                f"The replay buffer of {self.capacity} episodes needs {self.gigabytes:.1f} GB, but only {free / GB:.1f} GB "
-                f"are free on {self.device}: lower buffer_size"
+                f"The replay buffer of {self.capacity} episodes needs {self.gigabytes:.1f} GB, "
+                f"but only {free / GB:.1f} GB are free on {self.device}: lower buffer_size"
                 + (" or set buffer_cpu_only=True." if self.device.type == "cuda" else ".")
             )
 
@@ -89,9 +85,7 @@ class ReplayBuffer:
         index = self._rng.choice(self.n_episodes, size=batch_size, replace=False)
         rows = int(self._lengths[index].max()) + 1
         where = torch.as_tensor(index, device=self.device)
-        sampled = {
-            key: stored[where, :rows].to(device, self.scheme[key].dtype) for key, stored in self._data.items()
-        }
+        sampled = {key: stored[where, :rows].to(device, self.scheme[key].dtype) for key, stored in self._data.items()}
         return TensorDict(sampled, batch_size=[batch_size, rows])
 
     def state_dict(self, with_episodes: bool) -> dict[str, Any]:

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 
-def td_lambda(
-    reward: Tensor, terminated: Tensor, mask: Tensor, values: Tensor, gamma: float, lam: float
-) -> Tensor:
+def td_lambda(reward: Tensor, terminated: Tensor, mask: Tensor, values: Tensor, gamma: float, lam: float) -> Tensor:
     """TD(lambda) targets y_t, SARSA(lambda)-style without trace cutting (PyMARL2's ``build_td_lambda_targets``).
 
     With m the mask and V the bootstrap values of the states,

@@ -11,7 +11,8 @@ from shoal.utils.errors import UserError
 class TeamSpec:
     """Sizes of one environment.
 
-    ``n_actions`` is the number of discrete actions, or the length of one agent's action vector where ``discrete`` is false.
+    ``n_actions`` is the number of discrete actions, or the length of one agent's action vector where
+    ``discrete`` is false.
     """
 
     n_agents: int
@@ -42,6 +43,4 @@ class TeamSpec:
             n_actions, discrete = int(action.shape[-1]), False
         else:
             raise UserError(f"The environment's action space must be MultiDiscrete or Box, not {action}.")
-        return cls(
-            n_agents, n_actions, obs_dim, state_dim, episode_limit, discrete, "alive" in observation.spaces
-        )
+        return cls(n_agents, n_actions, obs_dim, state_dim, episode_limit, discrete, "alive" in observation.spaces)

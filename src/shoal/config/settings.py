@@ -1,8 +1,8 @@
 """Turns raw settings into the checked settings of every component that a run uses.
 
-Components declare what they read in a ``Settings`` dataclass; YAML files and the command line only override. Starting from
-the experiment's own settings, each setting whose name is a kind of component (``learner``, ``mixer``, ``env``, ...) brings
-that component's settings in. What nobody declared is an error.
+Components declare what they read in a ``Settings`` dataclass; YAML files and the command line only override.
+Starting from the experiment's own settings, each setting whose name is a kind of component (``learner``, ``mixer``,
+``env``, ...) brings that component's settings in. What nobody declared is an error.
 """
 
 import contextlib
@@ -146,9 +146,7 @@ class RunSettings:
                 if not section and row.key in registry.COMPONENTS and value is not None:
                     component = registry.find(row.key, value)
                     self.components[row.key] = component
-                    queue.append(
-                        ("env_args." if row.key == "env" else "", component.Settings, f"{row.key}={value}")
-                    )
+                    queue.append(("env_args." if row.key == "env" else "", component.Settings, f"{row.key}={value}"))
             self._settings[settings_class] = settings_class(**fields)
         self._refuse(unread, "")
         self._refuse(unread_env, "env_args.")
@@ -167,9 +165,7 @@ class RunSettings:
             return target[row.key]  # declared by two components, already read by the first
         if row.key not in source:
             if row.default is dataclasses.MISSING:
-                raise UserError(
-                    f"The setting '{path}' ({row.help}) has no value: give it in a YAML or as {path}=..."
-                )
+                raise UserError(f"The setting '{path}' ({row.help}) has no value: give it in a YAML or as {path}=...")
             return row.default
         value = source.pop(row.key)
         try:
@@ -187,7 +183,8 @@ class RunSettings:
             readers = sorted(_readers_elsewhere(key)) if not section else []
             if readers:
                 raise UserError(
-                    f"Unknown setting '{key}': nothing in this run reads it, only {', '.join(readers)} would. Remove it."
+                    f"Unknown setting '{key}': nothing in this run reads it, only {', '.join(readers)} would."
+                    " Remove it."
                 )
             raise UserError(
                 f"Unknown setting '{section}{key}': did you mean {registry.nearest(key, known)}? "

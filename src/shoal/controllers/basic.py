@@ -28,8 +28,8 @@ class BasicMACSettings:
 class BasicMAC(nn.Module):
     """Shared-parameter controller: each agent acts from its own observation history.
 
-    All that belongs to an episode (recurrent state, last action) travels in the ``state`` that ``select_actions`` takes and
-    returns, one row an environment, so that environments can leave the batch when their episode ends.
+    All that belongs to an episode (recurrent state, last action) travels in the ``state`` that ``select_actions``
+    takes and returns, one row an environment, so that environments can leave the batch when their episode ends.
     """
 
     Settings = BasicMACSettings

@@ -18,9 +18,7 @@ from shoal.utils.errors import UserError
 @dataclass(frozen=True)
 class S2QMACSettings(BasicMACSettings):
     K: Annotated[int, "number of sub-values beside Q^tot"] = 2
-    s2q_fix_prob: Annotated[float, "probability that an episode follows Q^tot alone (index 0) throughout"] = (
-        0.5
-    )
+    s2q_fix_prob: Annotated[float, "probability that an episode follows Q^tot alone (index 0) throughout"] = 0.5
     latent_dim: Annotated[int, "size of the encoder's latent"] = 32
     latent_hidden_dim: Annotated[int, "hidden width of the encoder and the decoder"] = 64
 
@@ -28,9 +26,7 @@ class S2QMACSettings(BasicMACSettings):
         if self.K < 0:
             raise UserError(f"K={self.K} is not possible: the number of sub-values must be 0 or more.")
         if not 0 <= self.s2q_fix_prob <= 1:
-            raise UserError(
-                f"s2q_fix_prob={self.s2q_fix_prob} is not a probability: give a number from 0 to 1."
-            )
+            raise UserError(f"s2q_fix_prob={self.s2q_fix_prob} is not a probability: give a number from 0 to 1.")
 
 
 class S2QMAC(BasicMAC):
@@ -71,7 +67,7 @@ class S2QMAC(BasicMAC):
     def select_actions(
         self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
     ) -> tuple[TensorDict, TensorDict]:
-        """See ``BasicMAC.select_actions``; tests follow Q^tot greedily, so that each agent needs only its own history."""
+        """See ``BasicMAC.select_actions``; tests follow Q^tot, for which each agent needs only its own history."""
         values, hidden = self._forward_step(step, state)  # [M, B, N, A], [M, B, N, H]
         B = values.shape[1]
         if test_mode:
@@ -94,6 +90,6 @@ class S2QMAC(BasicMAC):
         return mac.to(self.agent.fc_in.weight.device)
 
     def predict(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructed states and log P_hat from copy 0's recurrent states ``[..., N, H]``, through which no gradient flows."""
+        """Reconstructed states and log P_hat from copy 0's recurrent states ``[..., N, H]``, which get no gradient."""
         state_hat, log_p = self.latent(histories.detach().flatten(-2))
         return state_hat, log_p

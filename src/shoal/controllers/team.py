@@ -38,5 +38,5 @@ class TeamInputs(nn.Module):
         return self(batch["obs"].transpose(0, 1), last)
 
     def as_vectors(self, actions: Tensor) -> Tensor:
-        """One-hots of discrete actions, continuous ones as they are: ``[..., N]`` or ``[..., N, d]`` -> ``[..., N, A]``."""
+        """One-hots of discrete actions, continuous ones as they are: ``[..., N (, d)] -> [..., N, A]``."""
         return one_hot(actions, self.spec.n_actions) if self.spec.discrete else actions

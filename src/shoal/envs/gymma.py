@@ -23,9 +23,9 @@ OWN_LIMITS = ("max_episode_steps", "max_steps")
 class GymmaSettings:
     """Settings of a gymnasium multi-agent environment."""
 
-    key: Annotated[
-        str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'"
-    ] = "lbforaging:Foraging-8x8-2p-3f-v3"
+    key: Annotated[str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'"] = (
+        "lbforaging:Foraging-8x8-2p-3f-v3"
+    )
     time_limit: Annotated[int | None, "steps per episode; null: the environment's own limit"] = None
     reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
     rebuild: Annotated[bool, "build it anew for every episode, so that none depends on the one before"] = True
@@ -53,9 +53,7 @@ def _spec(key: str) -> gymnasium.envs.registration.EnvSpec:
     if env_id not in registered:
         family = env_id.partition("-")[0]
         close = difflib.get_close_matches(env_id, [name for name in registered if family in name], n=1)
-        hint = (
-            f"did you mean {close[0]!r}?" if close else "name the package that registers it as 'package:id'."
-        )
+        hint = f"did you mean {close[0]!r}?" if close else "name the package that registers it as 'package:id'."
         raise UserError(f"env_args.key={key!r}: gymnasium knows no environment {env_id!r}; {hint}")
     return copy.deepcopy(registered[env_id])
 
@@ -81,9 +79,7 @@ class GymmaEnv(gymnasium.Env):
         own = next((name for name in OWN_LIMITS if spec.kwargs.get(name) is not None), None)
         limit = settings.time_limit or spec.max_episode_steps or (spec.kwargs[own] if own else None)
         if limit is None:
-            raise UserError(
-                f"env_args.key={settings.key!r} has no time limit of its own: set env_args.time_limit."
-            )
+            raise UserError(f"env_args.key={settings.key!r} has no time limit of its own: set env_args.time_limit.")
         self.episode_limit = int(limit)
         if own is not None:
             spec.kwargs[own] = self.episode_limit + 1
@@ -93,9 +89,7 @@ class GymmaEnv(gymnasium.Env):
         self._single = not isinstance(self._env.action_space, spaces.Tuple)
         parts = [self._env.observation_space, self._env.action_space]
         if not self._single and not isinstance(parts[0], spaces.Tuple):
-            raise UserError(
-                f"env_args.key={settings.key!r} has one action per agent but not one observation each."
-            )
+            raise UserError(f"env_args.key={settings.key!r} has one action per agent but not one observation each.")
         observation_spaces, action_spaces = [[p] if self._single else list(p) for p in parts]  # type: ignore[call-overload]
         self._team = Team(observation_spaces, action_spaces, settings.key)
         self._how = settings.reward_aggregation
@@ -136,9 +130,7 @@ class GymmaEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Step under `action` [N] or [N, d] -> observation, team reward, terminated, truncated, info."""
         actions = self._team.decode(action)
-        observations, rewards, done, cut, info = self._env.step(
-            actions[0] if self._single else tuple(actions)
-        )
+        observations, rewards, done, cut, info = self._env.step(actions[0] if self._single else tuple(actions))
         self._steps += 1
         terminated = bool(np.all(done))
         out_of_time = bool(np.all(np.logical_or(done, cut))) or self._steps >= self.episode_limit

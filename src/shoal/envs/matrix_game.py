@@ -45,9 +45,7 @@ class MatrixGameSettings:
     payoff: Annotated[list[Any], "team reward by joint action: nested lists, one level per agent"] = field(
         default_factory=_default_payoff
     )
-    payoff_after: Annotated[list[Any] | None, "table that replaces payoff from shift_at on; null: none"] = (
-        None
-    )
+    payoff_after: Annotated[list[Any] | None, "table that replaces payoff from shift_at on; null: none"] = None
     shift_at: Annotated[int | None, "environment steps of the run after which payoff_after holds"] = None
     episode_limit: Annotated[int, "steps per episode, the last of which is terminal"] = 1
 
@@ -86,9 +84,7 @@ class MatrixGameEnv(gymnasium.Env):
     def __init__(self, settings: MatrixGameSettings) -> None:
         before = _table("payoff", settings.payoff)
         self._before = before
-        self._after = (
-            before if settings.payoff_after is None else _table("payoff_after", settings.payoff_after)
-        )
+        self._after = before if settings.payoff_after is None else _table("payoff_after", settings.payoff_after)
         self._shift_at = settings.shift_at
         self.episode_limit = settings.episode_limit
         N, A = before.ndim, before.shape[0]

@@ -41,9 +41,7 @@ class PettingZooSettings:
 def _make(settings: PettingZooSettings) -> Any:
     module = import_named(settings.key, settings.key)
     if not hasattr(module, "parallel_env"):
-        raise UserError(
-            f"env_args.key={settings.key!r} has no parallel_env: only parallel environments are played."
-        )
+        raise UserError(f"env_args.key={settings.key!r} has no parallel_env: only parallel environments are played.")
     try:
         return module.parallel_env(**settings.kwargs)
     except (TypeError, ImportError) as error:
@@ -79,22 +77,16 @@ class PettingZooEnv(gymnasium.Env):
         own = next((level.max_cycles for level in levels if hasattr(level, "max_cycles")), None)
         limit = settings.time_limit or own
         if limit is None:
-            raise UserError(
-                f"env_args.key={settings.key!r} has no max_cycles of its own: set env_args.time_limit."
-            )
+            raise UserError(f"env_args.key={settings.key!r} has no max_cycles of its own: set env_args.time_limit.")
         self.episode_limit = int(limit)
         self._how = settings.reward_aggregation
 
         views = [self._env.observation_space(agent) for agent in self._agents]
-        self._masked = [
-            isinstance(v, spaces.Dict) and {"observation", "action_mask"} <= set(v) for v in views
-        ]
+        self._masked = [isinstance(v, spaces.Dict) and {"observation", "action_mask"} <= set(v) for v in views]
         views = [v["observation"] if masked else v for v, masked in zip(views, self._masked, strict=True)]
         self._team = Team(views, [self._env.action_space(agent) for agent in self._agents], settings.key)
         state_space = getattr(self._env, "state_space", None)
-        self._own_state = (
-            settings.own_state and isinstance(state_space, spaces.Box) and len(state_space.shape) == 1
-        )
+        self._own_state = settings.own_state and isinstance(state_space, spaces.Box) and len(state_space.shape) == 1
         state_dim = int(state_space.shape[0]) if self._own_state else None  # type: ignore[union-attr]
         self._state_dim = state_dim or 0
         self.observation_space = self._team.observation_space(state_dim, alive=True)
@@ -138,9 +130,7 @@ class PettingZooEnv(gymnasium.Env):
             self._env.close()
             self._env = _make(self._settings)
         self._used = True
-        observations, infos = self._env.reset(
-            seed=int(self.np_random.integers(2**31)) if seed is None else seed
-        )
+        observations, infos = self._env.reset(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
         self._live = list(self._env.agents)
         self._steps = 0
         return self._observation(observations, infos), {}

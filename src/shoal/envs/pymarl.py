@@ -103,9 +103,7 @@ class PyMARLEnv(gymnasium.Env):
             try:
                 facts = self._env.get_env_info()
             except AttributeError as error:
-                raise UserError(
-                    f"env_args.key={settings.key!r} is no PyMARL environment: {error}."
-                ) from error
+                raise UserError(f"env_args.key={settings.key!r} is no PyMARL environment: {error}.") from error
         N, A = int(facts["n_agents"]), int(facts["n_actions"])
         obs_dim, state_dim = int(np.prod(facts["obs_shape"])), int(np.prod(facts["state_shape"]))
         box = spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)

@@ -54,9 +54,9 @@ class SmaxSettings:
 
     map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)"] = "3m"
     max_steps: Annotated[int, "time limit of an episode, in environment steps"] = 100
-    attack_mode: Annotated[
-        Literal["closest", "random"], "whom an enemy shoots at among the units in its range"
-    ] = "closest"
+    attack_mode: Annotated[Literal["closest", "random"], "whom an enemy shoots at among the units in its range"] = (
+        "closest"
+    )
     enemy_shoots: Annotated[bool, "whether the enemy shoots at all; if not, it only walks"] = True
     see_enemy_actions: Annotated[bool, "show each visible enemy's last move and target"] = True
     observation_type: Annotated[
@@ -68,9 +68,7 @@ class SmaxSettings:
     ] = None
     walls_cause_death: Annotated[bool, "a unit that touches the map's edge dies"] = True
     won_battle_bonus: Annotated[float, "reward for winning, on top of at most 1 for damage"] = 1.0
-    use_self_play_reward: Annotated[bool, "no reward for damage: won_battle_bonus, won or lost, is all"] = (
-        False
-    )
+    use_self_play_reward: Annotated[bool, "no reward for damage: won_battle_bonus, won or lost, is all"] = False
     reward_scale: Annotated[float, "factor on every reward; 10 makes the largest return 20, as in SMAC"] = 1.0
     scale_state: Annotated[
         bool, "scale the world state to [0, 1]: positions by the map's size, unit types by their number"
@@ -97,9 +95,7 @@ class SmaxSettings:
             ("observation_type", ("unit_list", "conic")),
         ):
             if getattr(self, name) not in choices:
-                raise UserError(
-                    f"env_args.{name}={getattr(self, name)!r} must be one of {', '.join(choices)}."
-                )
+                raise UserError(f"env_args.{name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
         for name in ("max_steps", "world_steps_per_env_step", "map_width", "map_height"):
             if getattr(self, name) < 1:
                 raise UserError(f"env_args.{name}={getattr(self, name)!r} must be at least 1.")
@@ -188,9 +184,7 @@ def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
     # The world state is a row for every unit (health, x, y, cooldown, type bits), then all teams, then all types.
     row = np.concatenate([[1.0, 1 / settings.map_width, 1 / settings.map_height], np.ones(1 + N_UNIT_TYPES)])
     units = N + game.num_enemies
-    state_scale = np.concatenate(
-        [np.tile(row, units), np.ones(units), np.full(units, 1 / (N_UNIT_TYPES - 1))]
-    )
+    state_scale = np.concatenate([np.tile(row, units), np.ones(units), np.full(units, 1 / (N_UNIT_TYPES - 1))])
     if not settings.scale_state:
         state_scale = np.ones_like(state_scale)
 
@@ -314,9 +308,7 @@ class SmaxVectorEnv(VectorEnv):
             raise ValueError(f"options['reset_mask'] must be {self.num_envs} booleans, not {mask!r}.")
         if self._carry is None:
             if not mask.all():
-                raise ValueError(
-                    "The first reset must reset every copy: options['reset_mask'] leaves some out."
-                )
+                raise ValueError("The first reset must reset every copy: options['reset_mask'] leaves some out.")
             self._carry = self._engine.blank()
         seeds: Sequence[int | None]
         if seed is None or isinstance(seed, (int, np.integer)):

@@ -24,9 +24,7 @@ def import_named(module: str, key: str) -> Any:
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
         if error.name is not None and module.startswith(error.name) and error.name != missing:
-            raise UserError(
-                f"env_args.key={key!r}: package {missing!r} has no module {error.name!r}."
-            ) from error
+            raise UserError(f"env_args.key={key!r}: package {missing!r} has no module {error.name!r}.") from error
         raise UserError(
             f"env_args.key={key!r} needs the Python package {missing!r}: install it, or correct the name."
         ) from error
@@ -85,9 +83,7 @@ class Team:
             self._sizes = [flatdim(space) for space in action_spaces]
             self.n_actions = max(self._sizes)
             if not all(np.isfinite(s.low).all() and np.isfinite(s.high).all() for s in action_spaces):  # type: ignore[attr-defined]
-                raise UserError(
-                    f"env_args.key={key!r} has unbounded actions, which [-1, 1] cannot be scaled to."
-                )
+                raise UserError(f"env_args.key={key!r} has unbounded actions, which [-1, 1] cannot be scaled to.")
             self.action_space = spaces.Box(-1.0, 1.0, (self.n_agents, self.n_actions), np.float32)
         else:
             kinds = sorted({type(space).__name__ for space in action_spaces})

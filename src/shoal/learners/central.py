@@ -22,6 +22,9 @@ class CentralValue(nn.Module):
         return utilities
 
     def forward(self, utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
-        """Values of C joint actions: utilities ``[B, T, N, A]``, actions ``[C, B, T, N]``, state ``[B, T, S]`` -> ``[C, B, T]``."""
+        """Values of C joint actions.
+
+        Shapes: utilities ``[B, T, N, A]``, actions ``[C, B, T, N]``, state ``[B, T, S]`` -> ``[C, B, T]``.
+        """
         value: Tensor = self.mixer(chosen(utilities, actions), state)
         return value

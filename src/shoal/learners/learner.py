@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from shoal.controllers.basic import BasicMAC, Make
 from shoal.utils.errors import UserError
 
 Metrics = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Learner(nn.Module):
         """The scalar to minimise, and what to record."""
         raise NotImplementedError
 
-    def target_of(self, module: nn.Module) -> nn.Module:
+    def target_of(self, module: Network) -> Network:
         """A frozen copy of ``module`` that follows it every ``target_update_interval`` episodes."""
         target = copy.deepcopy(module).requires_grad_(False)
         self._followed.append((target, module))

@@ -15,9 +15,7 @@ from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, ma
 
 @dataclass(frozen=True)
 class QLearnerSettings(LearnerSettings):
-    mixer: Annotated[
-        str | None, "how utilities become a joint value; null trains every agent alone (IQL)"
-    ] = "qmix"
+    mixer: Annotated[str | None, "how utilities become a joint value; null trains every agent alone (IQL)"] = "qmix"
     double_q: Annotated[bool, "choose the bootstrap action with the online network"] = True
 
 
@@ -47,7 +45,8 @@ class QLearner(Learner):
             best = greedy(values if self.settings.double_q else target_values, avail)  # [B, T+1, N]
             bootstrap = chosen(target_values, best)
 
-        if self.mixer is None:  # every agent regresses its own value on the common reward: [N, B, T]
+        if self.mixer is None or self.target_mixer is None:
+            # Every agent regresses its own value on the common reward: [N, B, T].
             q, v = taken.movedim(-1, 0), bootstrap.movedim(-1, 0)
         else:
             q = self.mixer(taken.unsqueeze(0), state[:, :-1])  # [1, B, T]

@@ -28,9 +28,9 @@ class S2QSettings(LearnerSettings):
     suppress_floor: Annotated[
         float | None, "least value C that suppression subtracts; null subtracts Q* even where negative"
     ] = 0.1
-    s2q_w0_rhs: Annotated[
-        Literal["target", "online"], "network whose candidate values Q^tot's weight looks at"
-    ] = "target"
+    s2q_w0_rhs: Annotated[Literal["target", "online"], "network whose candidate values Q^tot's weight looks at"] = (
+        "target"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,8 +45,9 @@ class S2QSettings(LearnerSettings):
 class S2QLearner(Learner):
     """S2Q: K+1 sub-values, each learning the best joint action that the earlier ones have not claimed.
 
-    Source: "Retaining Suboptimal Actions to Follow Shifting Optima in Multi-Agent Reinforcement Learning" (arXiv 2602.17062),
-    equations 2-4 and appendix C. With copies k = 0..K, candidates a_k = argmax Q_k and y = TD(lambda) of V_t = Q*'(s_t, a_0):
+    Source: "Retaining Suboptimal Actions to Follow Shifting Optima in Multi-Agent Reinforcement Learning"
+    (arXiv 2602.17062), equations 2-4 and appendix C. With copies k = 0..K, candidates a_k = argmax Q_k and
+    y = TD(lambda) of V_t = Q*'(s_t, a_0):
 
         y_k    = y - alpha 1[u in {a_0..a_{k-1}}] max(Q*(u), C)
         L_k    = mean w_k (Q_k(u) - y_k)^2,      L* = mean (Q*(u) - y)^2
@@ -57,14 +58,14 @@ class S2QLearner(Learner):
     Settings = S2QSettings
 
     def build(self, make: Make) -> None:
+        self.controller: S2QMAC
         if not isinstance(self.controller, S2QMAC):
             raise UserError(
-                f"learner=s2q_learner needs mac=s2q_mac, which holds the sub-values; {type(self.controller).__name__} does not."
+                "learner=s2q_learner needs mac=s2q_mac, which holds the sub-values; "
+                f"{type(self.controller).__name__} does not."
             )
         self.n_copies = self.controller.n_copies
-        self.mixer = make(
-            "mixer", n_agents=self.spec.n_agents, state_dim=self.spec.state_dim, copies=self.n_copies
-        )
+        self.mixer = make("mixer", n_agents=self.spec.n_agents, state_dim=self.spec.state_dim, copies=self.n_copies)
         self.central = CentralValue(self.spec, make)
         self.target_central = self.target_of(self.central)
 
@@ -79,20 +80,14 @@ class S2QLearner(Learner):
 
         with torch.no_grad():
             candidates = greedy(values, batch["avail_actions"])  # [M, B, T+1, N]
-            values_at = self.target_central(
-                self.target_central.utilities(batch), candidates, state
-            )  # [M, B, T+1]
+            values_at = self.target_central(self.target_central.utilities(batch), candidates, state)  # [M, B, T+1]
             reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
             y = td_lambda(reward, terminated, mask, values_at[0], cfg.gamma, cfg.td_lambda)
             candidates, values_at = candidates[:, :, :-1], values_at[:, :, :-1]
             match = (actions == candidates).all(-1)  # [M, B, T]
             identified = identified_earlier(match)
             y_k = suppressed_targets(y, identified, q_star, cfg.alpha, cfg.suppress_floor)
-            rivals = (
-                values_at
-                if cfg.s2q_w0_rhs == "target"
-                else self.central(utilities, candidates, state[:, :-1])
-            )
+            rivals = values_at if cfg.s2q_w0_rhs == "target" else self.central(utilities, candidates, state[:, :-1])
             weight = successive_weights(q, y_k, q_star, rivals, cfg.w_c)
             promise = (values_at / cfg.T).softmax(0).movedim(0, -1)  # P: [B, T, M]
 
@@ -152,9 +147,7 @@ def identified_earlier(match: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(match[:1]), seen[:-1]])
 
 
-def suppressed_targets(
-    y: Tensor, identified: Tensor, q_star: Tensor, alpha: float, floor: float | None
-) -> Tensor:
+def suppressed_targets(y: Tensor, identified: Tensor, q_star: Tensor, alpha: float, floor: float | None) -> Tensor:
     """y_k of eq. (2): y ``[...]``, identified ``[M, ...]``, Q*(u) ``[...]`` -> ``[M, ...]``.
 
     A negative Q*(u) would raise the target of the action it should suppress, hence the floor C. The released

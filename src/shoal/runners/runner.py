@@ -34,9 +34,7 @@ class ParallelRunnerSettings(RunnerSettings):
 
     def __post_init__(self) -> None:
         if self.batch_size_run < 1:
-            raise UserError(
-                f"batch_size_run={self.batch_size_run} is not possible: run at least one environment."
-            )
+            raise UserError(f"batch_size_run={self.batch_size_run} is not possible: run at least one environment.")
 
 
 @dataclass
@@ -55,8 +53,8 @@ class Rollout:
 class Runner:
     """Runs every copy of a vector environment to the end of its episode, feeding the network the live ones only.
 
-    Each episode has a seed of its own, drawn from the run's seed and the episode's number, so that what happens in it does not
-    depend on what ran before: a resumed run sees the same episodes as the run that was never stopped.
+    Each episode has a seed of its own, drawn from the run's seed and the episode's number, so that what happens
+    in it does not depend on what ran before: a resumed run sees the same episodes as the run that was never stopped.
     """
 
     Settings: type[RunnerSettings] = RunnerSettings
@@ -106,10 +104,11 @@ class Runner:
         pending = np.ones(self.n, dtype=bool)
         while pending.any():
             failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos)
-            restarts = restarts + int(failed.sum()) if failed.any() else restarts
+            restarts += int(failed.sum())
             if failed.any() and restarts >= self.settings.max_env_restarts:
                 raise UserError(
-                    f"The environment failed {restarts} times in a row: run 'python src/main.py doctor' to see what is wrong with it."
+                    f"The environment failed {restarts} times in a row: "
+                    "run 'python src/main.py doctor' to see what is wrong with it."
                 )
             pending = failed
         stats: dict[str, list[float]] = {
@@ -133,50 +132,37 @@ class Runner:
         """One episode in every pending copy. Returns which of them their environment could not finish."""
         device = next(controller.parameters()).device
         seeds: list[int | None] = [None] * self.n
-        for i in np.flatnonzero(pending):
+        for i in np.flatnonzero(pending).tolist():
             seeds[i] = self._next_seed(TEST if test_mode else TRAIN)
         options: dict[str, Any] = {"t_env": t_env}
         if not pending.all():
             options["reset_mask"] = pending.copy()
-        observation, _ = self.env.reset(seed=seeds, options=options)
+        observation, _ = self.env.reset(seed=seeds, options=options)  # type: ignore[arg-type]  # one seed a copy
         live = np.flatnonzero(pending)
         memory.forget(live)
+        memory.observe(live, 0, observation)
         state = controller.initial_state(len(live))
         failed = np.zeros(self.n, dtype=bool)
         actions = np.zeros(self.env.action_space.shape or (), dtype=self.env.action_space.dtype)
-        for t in range(self.spec.episode_limit + 1):
-            memory.observe(live, t, observation)
-            if t > 0:
-                stay = ~(terminated | truncated)[live]
-                if not stay.all():
-                    live = live[stay]
-                    state = state[torch.as_tensor(stay)]
-            if len(live) == 0:
-                break
-            if t == self.spec.episode_limit:
-                raise RuntimeError(
-                    f"an environment went on after its episode_limit of {self.spec.episode_limit} steps"
-                )
-            step = TensorDict(
-                {
-                    key: torch.as_tensor(observation[key][live], device=device)
-                    for key in ("obs", "avail_actions")
-                    if key in observation
-                },
-                batch_size=[len(live)],
-            )
-            if "avail_actions" in step.keys():
-                step["avail_actions"] = step["avail_actions"].bool()
+        for t in range(self.spec.episode_limit):
+            step = _live_rows(observation, live, device)
             out, state = controller.select_actions(step, state, t_env, test_mode)
             acted = {key: value.cpu().numpy() for key, value in out.items()}
             actions[live] = acted["actions"]
             observation, reward, terminated, truncated, infos = self.env.step(actions)
-            ends = terminated | truncated if self.settings.time_limit_is_terminal else terminated
-            memory.act(live, t, acted, reward, ends)
-            for i, info in _finished(infos, live[(terminated | truncated)[live]]):
+            over = terminated | truncated
+            memory.act(live, t, acted, reward, over if self.settings.time_limit_is_terminal else terminated)
+            memory.observe(live, t + 1, observation)
+            if not over[live].any():
+                continue
+            for i, info in _finished(infos, live[over[live]]):
                 failed[i] = bool(info.pop("episode_failed", False))
                 final_infos[i] = info
-        return failed
+            state = state[torch.as_tensor(~over[live], device=device)]
+            live = live[~over[live]]
+            if len(live) == 0:
+                return failed
+        raise RuntimeError(f"an environment went on after its episode_limit of {self.spec.episode_limit} steps")
 
     def _next_seed(self, stream: int) -> int:
         number = self.episodes_started[stream]
@@ -220,6 +206,14 @@ class ParallelRunner(Runner):
         return in_workers(env_class, env_settings, n)
 
 
+def _live_rows(observation: dict[str, np.ndarray], live: np.ndarray, device: torch.device) -> TensorDict:
+    """What the controller reads, for the live copies only: one array a key goes to the device."""
+    step = {"obs": torch.as_tensor(observation["obs"][live], device=device)}
+    if "avail_actions" in observation:
+        step["avail_actions"] = torch.as_tensor(observation["avail_actions"][live], device=device).bool()
+    return TensorDict(step, batch_size=[len(live)])
+
+
 def _finished(infos: dict[str, Any], indices: np.ndarray) -> Iterator[tuple[int, dict[str, float]]]:
     """Numbers in gymnasium's vector infos, one dictionary for each of the given copies."""
     for i in indices:
@@ -242,8 +236,7 @@ class _EpisodeMemory:
     def __init__(self, scheme: Scheme, n: int, episode_limit: int) -> None:
         self._observed = [key for key in ("obs", "state", "avail_actions", "alive") if key in scheme]
         self._arrays = {
-            key: torch.zeros((n, episode_limit + 1, *f.shape), dtype=f.dtype).numpy()
-            for key, f in scheme.items()
+            key: torch.zeros((n, episode_limit + 1, *f.shape), dtype=f.dtype).numpy() for key, f in scheme.items()
         }
         self.lengths = np.zeros(n, dtype=np.int64)
 
@@ -259,9 +252,7 @@ class _EpisodeMemory:
         self._arrays["filled"][rows, t] = True
         self.lengths[rows] = t
 
-    def act(
-        self, rows: np.ndarray, t: int, acted: dict[str, np.ndarray], reward: np.ndarray, ends: np.ndarray
-    ) -> None:
+    def act(self, rows: np.ndarray, t: int, acted: dict[str, np.ndarray], reward: np.ndarray, ends: np.ndarray) -> None:
         for key, value in acted.items():
             self._arrays[key][rows, t] = value
         self._arrays["reward"][rows, t, 0] = reward[rows]

@@ -19,9 +19,7 @@ class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._last: tuple[Any, float, bool, bool, dict[str, Any]] | None = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self._last = None
         return self.env.reset(seed=seed, options=options)
 

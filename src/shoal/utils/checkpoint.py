@@ -49,9 +49,7 @@ def find(path: Path, load_step: int = 0) -> Path:
         raise UserError(f"There is no checkpoint at {path}: give a folder of results/models or a .pt file.")
     steps = steps_in(path)
     if not steps:
-        raise UserError(
-            f"The folder {path} holds no checkpoint ({SUFFIX} file named after its environment step)."
-        )
+        raise UserError(f"The folder {path} holds no checkpoint ({SUFFIX} file named after its environment step).")
     step = steps[-1] if load_step == 0 else min(steps, key=lambda s: abs(s - load_step))
     return path / f"{step}{SUFFIX}"
 
@@ -66,14 +64,10 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         others = [str(s) for s in steps_in(path.parent) if f"{s}{SUFFIX}" != path.name]
-        advice = (
-            f"load_step={others[-1]} would take the one before" if others else "no other one lies beside it"
-        )
+        advice = f"load_step={others[-1]} would take the one before" if others else "no other one lies beside it"
         raise UserError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}: it is damaged or not a checkpoint); {advice}."
+            f"The checkpoint {path} cannot be read ({type(error).__name__}: damaged, or not a checkpoint); {advice}."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(
-            f"The file {path} is not a checkpoint that this version of Shoal writes (format {FORMAT})."
-        )
+        raise UserError(f"The file {path} is not a checkpoint that this version of Shoal writes (format {FORMAT}).")
     return content

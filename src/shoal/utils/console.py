@@ -241,10 +241,14 @@ class Console:
             return
         # One column stays free: text in the last one would make some terminals wrap.
         width = max(self._rich.width - 1, 20)
-        with self._rich.capture() as capture:
-            for row in self._frame(width):
-                self._rich.print(row, width=width, no_wrap=True, overflow="ellipsis", crop=True)
-        text = capture.get()
+        try:
+            with self._rich.capture() as capture:
+                for row in self._frame(width):
+                    self._rich.print(row, width=width, no_wrap=True, overflow="ellipsis", crop=True)
+            text = capture.get()
+        except Exception:  # a display that cannot be drawn is no reason to stop a run
+            self._live = False
+            return
         # Erasing and drawing in one write does not flicker.
         self._live = _write(self._stream, self._erasure() + text)
         self._rows = text.count("\n")
@@ -358,11 +362,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 def _can_be_live(stream: TextIO | None) -> bool:
     try:
-        return (
-            stream is not None
-            and stream.isatty()
-            and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-        )
+        return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     except ValueError:  # closed
         return False
 

@@ -138,9 +138,7 @@ class _TensorBoard:
 
     def write(self, metrics: dict[str, float], t_env: int) -> None:
         values = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self._events.write_event(
-            self._event(wall_time=time.time(), step=t_env, summary=self._summary(value=values))
-        )
+        self._events.write_event(self._event(wall_time=time.time(), step=t_env, summary=self._summary(value=values)))
         self._events.flush()
 
     def close(self) -> None:

@@ -235,9 +235,7 @@ class _RunFolder(FileStorageObserver):
     def completed_event(self, stop_time: datetime, result: Any) -> None:
         super().completed_event(stop_time, plain(result))
 
-    def artifact_event(
-        self, name: str, filename: str, metadata: Any = None, content_type: Any = None
-    ) -> None:
+    def artifact_event(self, name: str, filename: str, metadata: Any = None, content_type: Any = None) -> None:
         event = super().artifact_event
         self._try(lambda: event(name, filename, metadata, content_type))
 
@@ -322,10 +320,7 @@ def mongo_observer(
         observer = _PatientMongo(client=client, failure_dir=str(failure_dir), **settings)
     except ConnectionFailure:
         client.close()
-        warn(
-            f"MongoDB at {shown} does not answer within {timeout_s:g} s; "
-            "the run goes on with its file record alone"
-        )
+        warn(f"MongoDB at {shown} does not answer within {timeout_s:g} s; the run goes on with its file record alone")
         return None
     except (OperationFailure, ConfigurationError) as error:
         client.close()
@@ -366,10 +361,7 @@ class _PatientMongo(MongoObserver):
         except PyMongoError as error:
             # It answered a moment ago. sacred would let the run die of this.
             self._off = True
-            self.warn(
-                f"MongoDB does not take this run ({type(error).__name__}); "
-                "it goes on with its file record alone"
-            )
+            self.warn(f"MongoDB does not take this run ({type(error).__name__}); it goes on with its file record alone")
             return kwargs.get("_id")
 
     def log_metrics(self, metrics_by_name: MetricsByName, info: dict[str, Any]) -> None:
@@ -386,9 +378,7 @@ class _PatientMongo(MongoObserver):
         event = super().heartbeat_event
         self._try(lambda: event(plain(info), bounded_output(captured_out), beat_time, plain(result)))
 
-    def artifact_event(
-        self, name: str, filename: str, metadata: Any = None, content_type: Any = None
-    ) -> None:
+    def artifact_event(self, name: str, filename: str, metadata: Any = None, content_type: Any = None) -> None:
         if self._off:
             return
         # sacred prints a line about every type that it guesses itself.
@@ -410,9 +400,7 @@ class _PatientMongo(MongoObserver):
         self._finish(super().failed_event, fail_time, fail_trace)
 
     def final_save(self, attempts: int) -> None:
-        super().final_save(
-            min(attempts, 2)
-        )  # sacred's ten, each waiting for the server, take a minute and more
+        super().final_save(min(attempts, 2))  # sacred's ten, each waiting for the server, take a minute and more
 
     def _finish(self, event: Callable[..., None], *args: Any) -> None:
         if self._off:
@@ -460,8 +448,7 @@ class _PatientMongo(MongoObserver):
         except ConnectionFailure as error:
             if not self._away:
                 self.warn(
-                    f"MongoDB does not answer ({type(error).__name__}); "
-                    "what it misses is kept and sent when it is back"
+                    f"MongoDB does not answer ({type(error).__name__}); what it misses is kept and sent when it is back"
                 )
             self._away = True
             return False

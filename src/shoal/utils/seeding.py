@@ -16,11 +16,11 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """States of python's, numpy's and torch's global generators, in types that ``torch.load(weights_only=True)`` takes."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    """States of python's, numpy's and torch's global generators, as types that a weights-only load takes."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": json.dumps(random.getstate()),
-        "numpy": json.dumps([name, keys.tolist(), position, has_gauss, cached]),
+        "numpy": json.dumps([name, np.asarray(keys).tolist(), position, has_gauss, cached]),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

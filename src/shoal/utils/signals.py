@@ -15,7 +15,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While active, SIGINT and SIGTERM set ``signum`` instead of ending the process; a second Ctrl-C ends it at once."""
+    """While active, SIGINT and SIGTERM set ``signum`` instead of ending the process; a second Ctrl-C does end it."""
 
     def __init__(self) -> None:
         self.signum: int | None = None

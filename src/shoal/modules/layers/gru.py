@@ -36,9 +36,7 @@ class StackedGRU(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         if x.is_cuda:
             return self.library_unroll(x, h)
-        states: Tensor = _Unroll.apply(  # type: ignore[no-untyped-call]
-            x, h, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
-        )
+        states: Tensor = _Unroll.apply(x, h, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         return states
 
     def library_unroll(self, x: Tensor, h: Tensor) -> Tensor:
@@ -102,13 +100,13 @@ class _Unroll(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, states, rz, n, m = ctx.saved_tensors
-        M, T, R, H = n.shape
+        M, _, R, H = n.shape
         grad_x, grad_h0 = torch.empty_like(x), x.new_empty(M, R, H)
         grad_weight_ih, grad_weight_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
         grad_bias_ih, grad_bias_hh = x.new_zeros(M, 3 * H), x.new_zeros(M, 3 * H)
         into_tanh = torch.ops.aten.tanh_backward.grad_input
         into_sigmoid = torch.ops.aten.sigmoid_backward.grad_input
-        # Gradients before the nonlinearities at one step: on the input side, and on the recurrent side, where n's holds r.
+        # One step's gradients before the nonlinearities: input side, recurrent side (where n's is times r).
         on_x, on_h = x.new_empty(R, 3 * H), x.new_empty(R, 3 * H)
         d_r, d_z, d_n = on_x.split(H, dim=1)
         through, part = x.new_empty(R, H), x.new_empty(R, H)

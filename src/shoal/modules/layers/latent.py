@@ -1,12 +1,14 @@
 """S2Q's encoder-decoder: from the team's histories to the state and to the promise of every sub-value."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for in_features, out_features in zip(sizes[:-1], sizes[1:], strict=True):
+    for in_features, out_features in pairwise(sizes):
         layers += [nn.Linear(in_features, out_features), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -17,9 +19,7 @@ class EncoderDecoder(nn.Module):
     The encoder reads the agents' recurrent states side by side, ``[..., N*H]``.
     """
 
-    def __init__(
-        self, history_dim: int, state_dim: int, n_candidates: int, hidden_dim: int, latent_dim: int
-    ) -> None:
+    def __init__(self, history_dim: int, state_dim: int, n_candidates: int, hidden_dim: int, latent_dim: int) -> None:
         super().__init__()
         self.encoder = _mlp([history_dim, hidden_dim, hidden_dim, latent_dim])
         self.trunk = nn.Sequential(_mlp([latent_dim, hidden_dim, hidden_dim]), nn.ReLU())

@@ -7,6 +7,7 @@ is shared by all copies.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class StackedMLP(nn.Sequential):
 
     def __init__(self, copies: int, sizes: list[int]) -> None:
         layers: list[nn.Module] = []
-        for in_features, out_features in zip(sizes[:-1], sizes[1:], strict=True):
+        for in_features, out_features in pairwise(sizes):
             layers += [StackedLinear(copies, in_features, out_features), nn.ReLU()]
         super().__init__(*layers[:-1])
 

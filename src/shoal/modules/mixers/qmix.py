@@ -44,6 +44,6 @@ class QMixer(nn.Module):
 
 
 def mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    """ELU(q w1 + b1) w2 + b2. Shapes: q ``[..., N]``, w1 ``[..., N, E]``, b1, w2 ``[..., E]``, b2 ``[...]`` -> ``[...]``."""
+    """ELU(q w1 + b1) w2 + b2: q ``[..., N]``, w1 ``[..., N, E]``, b1 and w2 ``[..., E]``, b2 ``[...]`` -> ``[...]``."""
     hidden = nn.functional.elu((q.unsqueeze(-1) * w1).sum(-2) + b1)
     return torch.linalg.vecdot(hidden, w2) + b2

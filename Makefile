@@ -1,0 +1,43 @@
+# Everything runs in .venv, which each target makes or brings up to date first.
+PYTHON ?= python3.11
+BIN := .venv/bin
+CORES := $(shell nproc)
+
+.PHONY: setup train test test-fast lint bench clean
+
+setup: .venv/installed
+
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/pip install -q -r requirements-dev.txt
+	touch $@
+
+# S2Q learns to win SMAX's 3m: about ten minutes on two cores. Ends with the win rate, a curve and the record's path.
+train: setup
+	$(BIN)/python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=400000 batch_size=32 \
+	    epsilon_anneal_time=50000 test_interval=20000 seed=1
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python benchmarks/memory.py
+
+clean:
+	rm -rf .venv build src/*.egg-info
