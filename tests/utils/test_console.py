@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -196,9 +197,14 @@ def test_lines_scroll_by_above_the_live_display_and_close_removes_it(sit_down):
 
 def test_an_exception_removes_the_display_too(sit_down):
     terminal = sit_down()
-    with pytest.raises(KeyboardInterrupt), Console(1000, live=True, stream=terminal) as console:
-        console.print("shown")
-        raise KeyboardInterrupt
+
+    def run():
+        with Console(1000, live=True, stream=terminal) as console:
+            console.print("shown")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
     assert [line for line in terminal.screen() if line] == ["shown"]
     assert sys.stdout is terminal
 
@@ -212,6 +218,7 @@ def test_a_line_that_never_ended_is_let_out_at_close(sit_down):
 
 def test_a_terminal_that_hangs_up_ends_the_display_only(sit_down):
     terminal = sit_down()
+
     class HungUp(Terminal):
         def write(self, text):
             raise OSError(5, "Input/output error")
@@ -235,18 +242,29 @@ def test_the_display_survives_a_narrow_terminal(sit_down):
 def test_a_forked_worker_prints_without_waiting_for_our_lock(sit_down):
     terminal = sit_down()
     console = Console(1000, live=True, stream=terminal)
-    with console._lock:
-        pid = os.fork()
-        if pid == 0:
-            print("from the child")
-            console.print("and this")
-            console.close()
-            os._exit(0 if "from the child\nand this\n" in terminal.getvalue() else 1)
-        deadline = time.monotonic() + 10
-        ended, status = 0, None
-        while not ended and time.monotonic() < deadline:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            time.sleep(0.01)
+    held, release = threading.Event(), threading.Event()
+
+    def draw_slowly():
+        with console._lock:
+            held.set()
+            release.wait()
+
+    thread = threading.Thread(target=draw_slowly)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        print("from the child")
+        console.print("and this")
+        console.close()
+        os._exit(0 if "from the child\nand this\n" in terminal.getvalue() else 1)
+    deadline = time.monotonic() + 10
+    ended, status = 0, None
+    while not ended and time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+    release.set()
+    thread.join()
     if not ended:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
@@ -256,10 +274,7 @@ def test_a_forked_worker_prints_without_waiting_for_our_lock(sit_down):
 
 
 def test_a_console_never_closed_is_closed_at_exit():
-    code = (
-        "import sys; from shoal.utils.console import Console\n"
-        "Console(10, live=True).progress(3, 1, {}); print('x')"
-    )
+    code = "import sys; from shoal.utils.console import Console\nConsole(10, live=True).progress(3, 1, {}); print('x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert done.stdout.splitlines()[0] == "x"

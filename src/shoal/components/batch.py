@@ -64,6 +64,43 @@ def transition_mask(batch: EpisodeBatch) -> Tensor:
     return (filled[:, 1:] & ~ended_before).float()
 
 
+@dataclass(frozen=True)
+class PackedSteps:
+    """The real steps of a batch, P of them, laid end to end: all first steps, then all second ones, and so on.
+
+    Episodes come longest first, so that at step t the first ``counts[t]`` episodes of the order are still running (the
+    layout of ``torch.nn.utils.rnn.PackedSequence``). Networks run over these rows alone: padding costs nothing and
+    cannot leak into a loss.
+    """
+
+    counts: list[int]
+    index: Tensor
+    """Row of each step in the batch flattened to ``[B * (T+1)]``: int64 ``[P]``."""
+    acted: Tensor
+    """Which of the P steps are transitions (``transition_mask``), as int64 indices ``[R]``."""
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, batch: EpisodeBatch) -> "PackedSteps":
+        """Find the real steps of ``batch``."""
+        filled = batch["filled"].squeeze(-1)
+        B, T1 = filled.shape
+        order = filled.sum(1).argsort(descending=True, stable=True)
+        time, place = filled[order].T.nonzero(as_tuple=True)
+        index = order[place] * T1 + time
+        mask = torch.nn.functional.pad(transition_mask(batch), (0, 1)).flatten()
+        return cls(filled.sum(0).tolist(), index, mask[index].nonzero().squeeze(-1), (B, T1))
+
+    def pack(self, x: Tensor) -> Tensor:
+        """``[B, T+1, ...] -> [P, ...]``."""
+        return x.flatten(0, 1).index_select(0, self.index)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """``[M, P, ...] -> [M, B, T+1, ...]``, zeros in padding."""
+        padded = x.new_zeros(x.shape[0], self.shape[0] * self.shape[1], *x.shape[2:])
+        return padded.index_copy(1, self.index, x).unflatten(1, self.shape)
+
+
 def episode_lengths(batch: EpisodeBatch) -> Tensor:
     """Transitions in each episode. Int64 ``[B]``."""
     return batch["filled"].squeeze(-1).sum(1) - 1

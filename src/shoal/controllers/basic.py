@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from shoal.components.batch import EpisodeBatch, Scheme
+from shoal.components.batch import EpisodeBatch, PackedSteps, Scheme
 from shoal.components.spec import TeamSpec
 from shoal.controllers.team import TeamInputs
 from shoal.utils.errors import UserError
@@ -79,9 +79,9 @@ class BasicMAC(nn.Module):
 
     def _forward_step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
         """One step of the network: outputs ``[M, B, N, A]``, recurrent state ``[M, B, N, H]``."""
-        inputs = self.inputs(step["obs"].unsqueeze(0), state["last_actions"].unsqueeze(0))
-        values, hidden = self.agent(inputs, state["hidden"].transpose(0, 1))
-        return values[:, 0], hidden[:, 0]
+        inputs = self.inputs(step["obs"], state["last_actions"])
+        outputs, hidden = self.agent(inputs, state["hidden"].transpose(0, 1), [inputs.shape[0]])
+        return outputs, hidden
 
     def _acted(self, actions: Tensor, hidden: Tensor, **extra: Tensor) -> tuple[TensorDict, TensorDict]:
         B = actions.shape[0]
@@ -89,15 +89,15 @@ class BasicMAC(nn.Module):
         return TensorDict({"actions": actions, **extra}, batch_size=[B]), TensorDict(state, batch_size=[B])
 
     def unroll(self, batch: EpisodeBatch) -> Tensor:
-        """Outputs for every step of a batch, in one call: ``[B, T+1, N, A]``."""
-        return self.unroll_copies(batch)[0][0]
+        """Outputs for every step of a batch, in one call: ``[B, T+1, N, A]``, zeros in padding."""
+        steps = PackedSteps.of(batch)
+        return steps.unpack(self.unroll_packed(batch, steps)[0])[0]
 
-    def unroll_copies(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor]:
-        """Outputs ``[M, B, T+1, N, A]`` and recurrent states ``[M, B, T+1, N, H]`` of every copy."""
-        B = batch.shape[0]
-        hidden = self.agent.initial_hidden(B, self.spec.n_agents)
-        outputs, states = self.agent(self.inputs.of_batch(batch), hidden)
-        return outputs.transpose(1, 2), states.transpose(1, 2)
+    def unroll_packed(self, batch: EpisodeBatch, steps: PackedSteps) -> tuple[Tensor, Tensor]:
+        """Outputs ``[M, P, N, A]`` and recurrent states ``[M, P, N, H]`` of every copy, for the real steps alone."""
+        hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
+        outputs, states = self.agent(self.inputs.of_batch(batch, steps), hidden, steps.counts)
+        return outputs, states
 
     def for_execution(self) -> "BasicMAC":
         """The controller that tests and deployment use: what remains when all that serves only training is dropped."""

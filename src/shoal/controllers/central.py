@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from shoal.components.batch import EpisodeBatch
+from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import Make
 from shoal.controllers.team import TeamInputs
@@ -29,9 +29,9 @@ class CentralMAC(nn.Module):
         self.inputs = TeamInputs(spec, settings.obs_last_action, settings.obs_agent_id)
         self.agent = make("central_agent", input_dim=self.inputs.dim, output_dim=spec.n_actions)
 
-    def unroll(self, batch: EpisodeBatch) -> Tensor:
-        """Utilities of every step: ``[B, T+1, N, A]``."""
+    def unroll_packed(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
+        """Utilities of the real steps: ``[P, N, A]``."""
         hidden = self.agent.initial_hidden(batch.shape[0], self.n_agents)
-        outputs, _ = self.agent(self.inputs.of_batch(batch), hidden)
-        utilities: Tensor = outputs[0].transpose(0, 1)
+        outputs, _ = self.agent(self.inputs.of_batch(batch, steps), hidden, steps.counts)
+        utilities: Tensor = outputs[0]
         return utilities

@@ -3,15 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from shoal.components.batch import EpisodeBatch, one_hot
+from shoal.components.batch import EpisodeBatch, PackedSteps, one_hot
 from shoal.components.spec import TeamSpec
 
 
 class TeamInputs(nn.Module):
-    """Builds the network inputs: observation, last action, agent id.
-
-    Time comes first, because the recurrent unroll walks along it.
-    """
+    """Builds the network inputs: observation, last action (zeros at first), agent id."""
 
     def __init__(self, spec: TeamSpec, obs_last_action: bool, obs_agent_id: bool) -> None:
         super().__init__()
@@ -23,19 +20,19 @@ class TeamInputs(nn.Module):
         self.ids: Tensor | None
 
     def forward(self, obs: Tensor, last_actions: Tensor) -> Tensor:
-        """Shapes: obs ``[T, B, N, D]``, last actions as vectors ``[T, B, N, A]`` -> ``[T, B, N, d]``."""
+        """Shapes: obs ``[P, N, D]``, last actions as vectors ``[P, N, A]`` -> ``[P, N, d]``."""
         parts = [obs]
         if self.obs_last_action:
             parts.append(last_actions)
         if self.ids is not None:
-            parts.append(self.ids.expand(*obs.shape[:2], -1, -1))
+            parts.append(self.ids.expand(obs.shape[0], -1, -1))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else obs
 
-    def of_batch(self, batch: EpisodeBatch) -> Tensor:
-        """Inputs of all T+1 steps at once: ``[T+1, B, N, d]``."""
-        actions = self.as_vectors(batch["actions"]).transpose(0, 1)
-        last = torch.cat([torch.zeros_like(actions[:1]), actions[:-1]])
-        return self(batch["obs"].transpose(0, 1), last)
+    def of_batch(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
+        """Inputs of all real steps at once: ``[P, N, d]``."""
+        actions = self.as_vectors(steps.pack(batch["actions"].roll(1, dims=1)))
+        first = steps.counts[0]
+        return self(steps.pack(batch["obs"]), torch.cat([torch.zeros_like(actions[:first]), actions[first:]]))
 
     def as_vectors(self, actions: Tensor) -> Tensor:
         """One-hots of discrete actions, continuous ones as they are: ``[..., N (, d)] -> [..., N, A]``."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from shoal.components.batch import EpisodeBatch
+from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import Make
 from shoal.learners.learner import chosen
@@ -16,15 +16,12 @@ class CentralValue(nn.Module):
         self.mac = make("central_mac", spec=spec, make=make)
         self.mixer = make("central_mixer", n_agents=spec.n_agents, state_dim=spec.state_dim)
 
-    def utilities(self, batch: EpisodeBatch) -> Tensor:
-        """Utilities of every step: ``[B, T+1, N, A]``."""
-        utilities: Tensor = self.mac.unroll(batch)
+    def utilities(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
+        """Utilities of the real steps: ``[P, N, A]``."""
+        utilities: Tensor = self.mac.unroll_packed(batch, steps)
         return utilities
 
     def forward(self, utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
-        """Values of C joint actions.
-
-        Shapes: utilities ``[B, T, N, A]``, actions ``[C, B, T, N]``, state ``[B, T, S]`` -> ``[C, B, T]``.
-        """
+        """Values of C joint actions: utilities ``[R, N, A]``, actions ``[C, R, N]``, state ``[R, S]`` -> ``[C, R]``."""
         value: Tensor = self.mixer(chosen(utilities, actions), state)
         return value

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from shoal.components.batch import EpisodeBatch
+from shoal.components.batch import EpisodeBatch, PackedSteps, transition_mask
+from shoal.components.returns import td_lambda
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC, Make
 from shoal.utils.errors import UserError
@@ -75,6 +76,20 @@ class Learner(nn.Module):
         """The scalar to minimise, and what to record."""
         raise NotImplementedError
 
+    def targets(self, batch: EpisodeBatch, steps: PackedSteps, values: Tensor) -> Tensor:
+        """TD(lambda) targets of the transitions, from the bootstrap values of all states: ``[M, P] -> [M, R]``."""
+        reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
+        y = td_lambda(
+            reward,
+            terminated,
+            transition_mask(batch),
+            steps.unpack(values),
+            self.settings.gamma,
+            self.settings.td_lambda,
+        )
+        flat = torch.nn.functional.pad(y, (0, 1)).flatten(1)  # [M, B * (T+1)]
+        return flat.index_select(1, steps.index[steps.acted])
+
     def target_of(self, module: Network) -> Network:
         """A frozen copy of ``module`` that follows it every ``target_update_interval`` episodes."""
         target = copy.deepcopy(module).requires_grad_(False)
@@ -113,8 +128,3 @@ def chosen(values: Tensor, actions: Tensor) -> Tensor:
     """Values of the given actions: ``[..., N, A]``, ``[..., N]`` -> ``[..., N]`` (leading axes broadcast)."""
     leading = torch.broadcast_shapes(values.shape[:-1], actions.shape)
     return values.expand(*leading, -1).gather(-1, actions.expand(leading).unsqueeze(-1)).squeeze(-1)
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over real transitions, keeping leading axes: x ``[..., B, T]``, mask ``[B, T]`` -> ``[...]``."""
-    return (x * mask).sum((-2, -1)) / mask.sum()

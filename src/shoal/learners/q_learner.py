@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from shoal.components.action_selectors import greedy
-from shoal.components.batch import EpisodeBatch, transition_mask
-from shoal.components.returns import td_lambda
+from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.basic import Make
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, masked_mean
+from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
 
 
 @dataclass(frozen=True)
@@ -35,32 +34,31 @@ class QLearner(Learner):
             self.target_mixer = self.target_of(self.mixer)
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
-        mask = transition_mask(batch)  # [B, T]
-        state, avail = batch["state"], batch["avail_actions"]
-        values = self.controller.unroll(batch)  # [B, T+1, N, A]
-        taken = chosen(values[:, :-1], batch["actions"][:, :-1])  # [B, T, N]
+        steps = PackedSteps.of(batch)
+        state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
+        acted, actions = steps.acted, steps.pack(batch["actions"])
+        values = self.controller.unroll_packed(batch, steps)[0][0]  # [P, N, A]
+        taken = chosen(values[acted], actions[acted])  # [R, N]
 
         with torch.no_grad():
-            target_values = self.target_controller.unroll(batch)
-            best = greedy(values if self.settings.double_q else target_values, avail)  # [B, T+1, N]
+            target_values = self.target_controller.unroll_packed(batch, steps)[0][0]
+            best = greedy(values if self.settings.double_q else target_values, avail)  # [P, N]
             bootstrap = chosen(target_values, best)
 
         if self.mixer is None or self.target_mixer is None:
-            # Every agent regresses its own value on the common reward: [N, B, T].
-            q, v = taken.movedim(-1, 0), bootstrap.movedim(-1, 0)
+            # Every agent regresses its own value on the common reward: [N, R] and [N, P].
+            q, v = taken.T, bootstrap.T
         else:
-            q = self.mixer(taken.unsqueeze(0), state[:, :-1])  # [1, B, T]
+            q = self.mixer(taken.unsqueeze(0), state[acted])  # [1, R]
             with torch.no_grad():
-                v = self.target_mixer(bootstrap.unsqueeze(0), state)
-        with torch.no_grad():
-            reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
-            y = td_lambda(reward, terminated, mask, v, self.settings.gamma, self.settings.td_lambda)
+                v = self.target_mixer(bootstrap.unsqueeze(0), state)  # [1, P]
+        y = self.targets(batch, steps, v)
 
         td_error = q - y
-        loss = 0.5 * masked_mean(td_error.square(), mask).mean()
+        loss = 0.5 * td_error.square().mean()
         return loss, {
             "loss_td": loss.detach(),
-            "td_error_abs": masked_mean(td_error.detach().abs(), mask).mean(),
-            "q_taken_mean": masked_mean(q.detach(), mask).mean(),
-            "target_mean": masked_mean(y, mask).mean(),
+            "td_error_abs": td_error.detach().abs().mean(),
+            "q_taken_mean": q.detach().mean(),
+            "target_mean": y.mean(),
         }

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from shoal.components.action_selectors import greedy
-from shoal.components.batch import EpisodeBatch, transition_mask
-from shoal.components.returns import td_lambda
+from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.basic import Make
 from shoal.controllers.s2q import S2QMAC
 from shoal.learners.central import CentralValue
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, masked_mean
+from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
 from shoal.learners.wqmix import optimistic_weight
 from shoal.utils.errors import UserError
 
@@ -71,74 +70,56 @@ class S2QLearner(Learner):
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
         cfg = self.settings
-        mask = transition_mask(batch)  # [B, T]
-        state, actions = batch["state"], batch["actions"][:, :-1]
-        values, histories = self.controller.unroll_copies(batch)  # [M, B, T+1, N, A], [M, B, T+1, N, H]
-        q = self.mixer(chosen(values[:, :, :-1], actions), state[:, :-1])  # [M, B, T]
-        utilities = self.central.utilities(batch)[:, :-1]
-        q_star = self.central(utilities, actions.unsqueeze(0), state[:, :-1])[0]  # [B, T]
+        steps = PackedSteps.of(batch)
+        state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
+        acted = steps.acted
+        actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
+        values, histories = self.controller.unroll_packed(batch, steps)  # [M, P, N, A], [M, P, N, H]
+        q = self.mixer(chosen(values[:, acted], actions), state_acted)  # [M, R]
+        utilities = self.central.utilities(batch, steps)[acted]
+        q_star = self.central(utilities, actions.unsqueeze(0), state_acted)[0]  # [R]
 
         with torch.no_grad():
-            candidates = greedy(values, batch["avail_actions"])  # [M, B, T+1, N]
-            values_at = self.target_central(self.target_central.utilities(batch), candidates, state)  # [M, B, T+1]
-            reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
-            y = td_lambda(reward, terminated, mask, values_at[0], cfg.gamma, cfg.td_lambda)
-            candidates, values_at = candidates[:, :, :-1], values_at[:, :, :-1]
-            match = (actions == candidates).all(-1)  # [M, B, T]
-            identified = identified_earlier(match)
-            y_k = suppressed_targets(y, identified, q_star, cfg.alpha, cfg.suppress_floor)
-            rivals = values_at if cfg.s2q_w0_rhs == "target" else self.central(utilities, candidates, state[:, :-1])
+            candidates = greedy(values, avail)  # a_k: [M, P, N]
+            values_at = self.target_central(self.target_central.utilities(batch, steps), candidates, state)  # [M, P]
+            y = self.targets(batch, steps, values_at[:1])[0]  # [R]
+            candidates, values_at = candidates[:, acted], values_at[:, acted]
+            match = (actions == candidates).all(-1)  # [M, R]
+            y_k = suppressed_targets(y, identified_earlier(match), q_star, cfg.alpha, cfg.suppress_floor)
+            rivals = values_at if cfg.s2q_w0_rhs == "target" else self.central(utilities, candidates, state_acted)
             weight = successive_weights(q, y_k, q_star, rivals, cfg.w_c)
-            promise = (values_at / cfg.T).softmax(0).movedim(0, -1)  # P: [B, T, M]
+            promise = (values_at / cfg.T).softmax(0).T  # P: [R, M]
 
-        loss_k = masked_mean(weight * (q - y_k).square(), mask)  # [M]
-        loss_star = masked_mean((q_star - y).square(), mask)
-        state_hat, log_p_hat = self.controller.predict(histories[0, :, :-1])
-        kl = masked_mean(kl_divergence(promise, log_p_hat), mask)
-        state_error = masked_mean((state_hat - state[:, :-1]).square().mean(-1), mask)
+        loss_k = (weight * (q - y_k).square()).mean(-1)  # [M]
+        loss_star = (q_star - y).square().mean()
+        state_hat, log_p_hat = self.controller.predict(histories[0, acted])
+        kl = kl_divergence(promise, log_p_hat).mean()
+        state_error = (state_hat - state_acted).square().mean()
 
         metrics = {
             "loss_td": loss_k.sum().detach(),
             "loss_central": loss_star.detach(),
             "loss_kl": kl.detach(),
             "loss_state": state_error.detach(),
-            "td_error_abs": masked_mean((q[0] - y).detach().abs(), mask),
-            "q_taken_mean": masked_mean(q[0].detach(), mask),
-            "central_q_taken_mean": masked_mean(q_star.detach(), mask),
-            "target_mean": masked_mean(y, mask),
+            "td_error_abs": (q[0] - y).detach().abs().mean(),
+            "q_taken_mean": q[0].detach().mean(),
+            "central_q_taken_mean": q_star.detach().mean(),
+            "target_mean": y.mean(),
+            "candidates_distinct": all_distinct(candidates).float().mean(),
+            "identified": match.any(0).float().mean(),
         }
-        metrics |= self._diagnostics(batch, mask, loss_k, weight, match, values_at, candidates, log_p_hat)
+        executed = steps.pack(batch["sub_index"])[acted, 0].long()
+        share = torch.bincount(executed, minlength=self.n_copies) / len(executed)
+        metrics["sub_index_entropy"] = torch.special.entr(share).sum()
+        per_copy = {
+            "loss_td": loss_k.detach(),
+            "w": weight.mean(-1),
+            "p_hat": log_p_hat.detach().exp().mean(0),
+            "sub_index": share,
+            "central_q_candidate": values_at.mean(-1),
+        }
+        metrics |= {f"{name}_{k}": value[k] for name, value in per_copy.items() for k in range(self.n_copies)}
         return loss_k.sum() + loss_star + kl + state_error, metrics
-
-    @torch.no_grad()
-    def _diagnostics(
-        self,
-        batch: EpisodeBatch,
-        mask: Tensor,
-        loss_k: Tensor,
-        weight: Tensor,
-        match: Tensor,
-        values_at: Tensor,
-        candidates: Tensor,
-        log_p_hat: Tensor,
-    ) -> Metrics:
-        """What tells whether the sub-values do their work."""
-        executed = batch["sub_index"][:, :-1, 0].long()  # [B, T]
-        share = torch.stack([masked_mean((executed == k).float(), mask) for k in range(self.n_copies)])
-        metrics = {
-            "sub_index_entropy": torch.special.entr(share).sum(),
-            "candidates_distinct": masked_mean(all_distinct(candidates).float(), mask),
-            "identified": masked_mean(match.any(0).float(), mask),
-        }
-        p_hat = masked_mean(log_p_hat.exp().movedim(-1, 0), mask)
-        weight, values_at = masked_mean(weight, mask), masked_mean(values_at, mask)
-        for k in range(self.n_copies):
-            metrics[f"loss_td_{k}"] = loss_k[k].detach()
-            metrics[f"w_{k}"] = weight[k]
-            metrics[f"p_hat_{k}"] = p_hat[k]
-            metrics[f"sub_index_{k}"] = share[k]
-            metrics[f"central_q_candidate_{k}"] = values_at[k]
-        return metrics
 
 
 def identified_earlier(match: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from shoal.components.action_selectors import greedy
-from shoal.components.batch import EpisodeBatch, transition_mask
-from shoal.components.returns import td_lambda
+from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.basic import Make
 from shoal.learners.central import CentralValue
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, masked_mean
+from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
 from shoal.utils.errors import UserError
 
 
@@ -49,33 +48,34 @@ class WQMIXLearner(Learner):
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
         s = self.settings
-        mask = transition_mask(batch)  # [B, T]
-        state, actions = batch["state"], batch["actions"][:, :-1]
-        values = self.controller.unroll(batch)  # [B, T+1, N, A]
-        q_tot = self.mixer(chosen(values[:, :-1], actions).unsqueeze(0), state[:, :-1])[0]  # [B, T]
-        q_star = self.central(self.central.utilities(batch)[:, :-1], actions.unsqueeze(0), state[:, :-1])[0]
+        steps = PackedSteps.of(batch)
+        state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
+        acted = steps.acted
+        actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
+        values = self.controller.unroll_packed(batch, steps)[0][0]  # [P, N, A]
+        q_tot = self.mixer(chosen(values[acted], actions).unsqueeze(0), state_acted)[0]  # [R]
+        utilities = self.central.utilities(batch, steps)[acted]
+        q_star = self.central(utilities, actions.unsqueeze(0), state_acted)[0]  # [R]
 
         with torch.no_grad():
-            best = greedy(values, batch["avail_actions"])  # [B, T+1, N]
-            v = self.target_central(self.target_central.utilities(batch), best.unsqueeze(0), state)[0]
-            reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
-            y = td_lambda(reward, terminated, mask, v, s.gamma, s.td_lambda)
+            best = greedy(values, avail)  # [P, N]
+            v = self.target_central(self.target_central.utilities(batch, steps), best.unsqueeze(0), state)  # [1, P]
+            y = self.targets(batch, steps, v)[0]  # [R]
             if s.hysteretic_qmix:
                 weight = optimistic_weight(q_tot, y, s.w)
             else:
-                is_greedy = (actions == best[:, :-1]).all(-1)
-                weight = central_weight(is_greedy, y, v[:, :-1], s.w)
+                weight = central_weight((actions == best[acted]).all(-1), y, v[0, acted], s.w)
 
-        loss_td = masked_mean(weight * (q_tot - y).square(), mask)
-        loss_central = 0.5 * masked_mean((q_star - y).square(), mask)
+        loss_td = (weight * (q_tot - y).square()).mean()
+        loss_central = 0.5 * (q_star - y).square().mean()
         return s.qmix_loss * loss_td + s.central_loss * loss_central, {
             "loss_td": loss_td.detach(),
             "loss_central": loss_central.detach(),
-            "td_error_abs": masked_mean((q_tot - y).detach().abs(), mask),
-            "q_taken_mean": masked_mean(q_tot.detach(), mask),
-            "central_q_taken_mean": masked_mean(q_star.detach(), mask),
-            "target_mean": masked_mean(y, mask),
-            "w_to_use": masked_mean(weight, mask),
+            "td_error_abs": (q_tot - y).detach().abs().mean(),
+            "q_taken_mean": q_tot.detach().mean(),
+            "central_q_taken_mean": q_star.detach().mean(),
+            "target_mean": y.mean(),
+            "w_to_use": weight.mean(),
         }
 
 

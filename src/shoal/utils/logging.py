@@ -99,7 +99,8 @@ def as_float(name: str, value: Any) -> float:
     """
     if not isinstance(value, str | bytes) and getattr(value, "shape", ()) == ():
         try:
-            return float(value)
+            # item() first: torch warns when float() meets a tensor that still has its graph.
+            return float(value.item() if hasattr(value, "item") else value)
         except (TypeError, ValueError, OverflowError):
             pass
     shape = getattr(value, "shape", None)

@@ -34,15 +34,14 @@ class RNNAgent(nn.Module):
         """Zeros ``[M, B, N, H]``."""
         return self.fc_in.weight.new_zeros(self.copies, batch_size, n_agents, self.hidden_dim)
 
-    def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Run T steps.
+    def forward(self, inputs: Tensor, hidden: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+        """Run over packed steps: ``counts[t]`` teams at step t, never more than at the step before.
 
-        Shapes: inputs ``[T, B, N, d]``, hidden ``[M, B, N, H]`` -> outputs ``[M, T, B, N, A]`` and the recurrent states
-        after every step ``[M, T, B, N, H]``.
+        Shapes: inputs ``[P, N, d]`` with P = sum(counts), hidden ``[M, counts[0], N, H]`` -> outputs ``[M, P, N, A]``
+        and the recurrent states after every step ``[M, P, N, H]``.
         """
-        T, B, N, d = inputs.shape
+        P, N, d = inputs.shape
         M, H = self.copies, self.hidden_dim
-        x = self.fc_in(inputs.reshape(1, T * B * N, d)).relu_()
-        states = self.rnn(x.view(M, T, B * N, H), hidden.reshape(M, B * N, H))
-        outputs = self.fc_out(states.reshape(M, T * B * N, H))
-        return outputs.view(M, T, B, N, -1), states.view(M, T, B, N, H)
+        x = self.fc_in(inputs.reshape(1, P * N, d)).relu_()
+        states = self.rnn(x.view(M, P * N, H), hidden.reshape(M, -1, H), [count * N for count in counts])
+        return self.fc_out(states).view(M, P, N, -1), states.view(M, P, N, H)

@@ -30,9 +30,9 @@ class CentralMixer(nn.Module):
         self.state_value = StackedMLP(1, [state_dim, E, 1])
 
     def forward(self, qs: Tensor, state: Tensor) -> Tensor:
-        """Joint values of C candidates. Shapes: qs ``[C, B, T, N]``, state ``[B, T, S]`` -> ``[C, B, T]``."""
+        """Joint values of C candidates. Shapes: qs ``[C, R, N]``, state ``[R, S]`` -> ``[C, R]``."""
         weight_s, weight_q = self.first.weight.split([self.state_dim, qs.shape[-1]], dim=1)
-        from_state = nn.functional.linear(state, weight_s, self.first.bias)  # [B, T, E]
+        from_state = nn.functional.linear(state, weight_s, self.first.bias)  # [R, E]
         hidden = (from_state + nn.functional.linear(qs, weight_q)).relu()
         value: Tensor = (self.rest(hidden) + self.state_value(state)).squeeze(-1)
         return value

@@ -34,13 +34,12 @@ class QMixer(nn.Module):
         self.hyper_b2 = StackedMLP(copies, [state_dim, E, 1])
 
     def forward(self, qs: Tensor, state: Tensor) -> Tensor:
-        """Shapes: qs ``[M, B, T, N]``, state ``[B, T, S]`` -> ``[M, B, T]``."""
-        M, B, T, N = qs.shape
-        s = state.reshape(1, B * T, -1)
-        w1 = self.hyper_w1(s).abs().view(M, B * T, N, self.embed_dim)
-        w2 = self.hyper_w2(s).abs()  # [M, BT, E]
-        q_tot = mix(qs.reshape(M, B * T, N), w1, self.hyper_b1(s), w2, self.hyper_b2(s).squeeze(-1))
-        return q_tot.view(M, B, T)
+        """Shapes: qs ``[M, R, N]``, state ``[R, S]`` -> ``[M, R]``."""
+        M, R, N = qs.shape
+        s = state.unsqueeze(0)
+        w1 = self.hyper_w1(s).abs().view(M, R, N, self.embed_dim)
+        w2 = self.hyper_w2(s).abs()  # [M, R, E]
+        return mix(qs, w1, self.hyper_b1(s), w2, self.hyper_b2(s).squeeze(-1))
 
 
 def mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:

@@ -19,5 +19,5 @@ class VDNMixer(nn.Module):
         super().__init__()
 
     def forward(self, qs: Tensor, state: Tensor) -> Tensor:
-        """Shapes: qs ``[M, B, T, N]``, state ``[B, T, S]`` -> ``[M, B, T]``."""
+        """Shapes: qs ``[M, R, N]``, state ``[R, S]`` -> ``[M, R]``."""
         return qs.sum(-1)

@@ -1,0 +1,71 @@
+"""The fields of a batch, the one mask, and what is read from the spaces."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+
+from shoal.components.batch import episode_lengths, make_scheme, one_hot, transition_mask
+from shoal.components.spec import TeamSpec
+from shoal.utils.errors import UserError
+
+
+def batch_of(filled: list[int], terminated: list[int]) -> TensorDict:
+    rows = len(filled)
+    fields = {"filled": torch.tensor(filled).bool(), "terminated": torch.tensor(terminated).bool()}
+    return TensorDict({k: v.view(1, rows, 1) for k, v in fields.items()}, batch_size=[1, rows])
+
+
+@pytest.mark.parametrize(
+    ("filled", "terminated", "expected"),
+    [
+        ([1, 1, 1, 1, 1], [0, 0, 1, 0, 0], [1, 1, 1, 0]),  # rows after the end were filled by a careless writer
+        ([1, 1, 1, 1, 0], [0, 0, 1, 0, 0], [1, 1, 1, 0]),
+        ([1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1]),
+        ([1, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0]),  # truncated early: PyMARL's formula gives 1, 1, 1, 0
+        ([1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0]),
+    ],
+)
+def test_mask_counts_executed_actions(filled: list[int], terminated: list[int], expected: list[int]) -> None:
+    mask = transition_mask(batch_of(filled, terminated))
+    assert mask.dtype == torch.float32
+    assert mask.tolist() == [expected]
+
+
+def test_mask_adds_up_to_the_lengths(make_batch: Callable[..., TensorDict]) -> None:
+    batch = make_batch(lengths=(6, 2, 5))
+    assert episode_lengths(batch).tolist() == [6, 2, 5]
+    assert transition_mask(batch).sum(1).tolist() == [6, 2, 5]
+
+
+def test_scheme_of_discrete_and_continuous_teams(spec: TeamSpec) -> None:
+    scheme = make_scheme(spec)
+    assert (scheme["actions"].shape, scheme["actions"].dtype) == ((3,), torch.int64)
+    assert (scheme["avail_actions"].shape, scheme["avail_actions"].dtype) == ((3, 4), torch.bool)
+    assert "alive" not in scheme
+    continuous = make_scheme(TeamSpec(3, 2, 5, 6, 7, discrete=False, has_alive=True))
+    assert (continuous["actions"].shape, continuous["actions"].dtype) == ((3, 2), torch.float32)
+    assert "avail_actions" not in continuous
+    assert continuous["alive"].shape == (3,)
+
+
+def test_one_hot() -> None:
+    assert one_hot(torch.tensor([[2, 0]]), 3).tolist() == [[[0, 0, 1], [1, 0, 0]]]
+
+
+def test_spec_reads_the_spaces() -> None:
+    observation = spaces.Dict(obs=spaces.Box(-1, 1, (3, 5)), state=spaces.Box(-1, 1, (6,)))
+    assert TeamSpec.from_spaces(observation, spaces.MultiDiscrete([4] * 3), 7) == TeamSpec(3, 4, 5, 6, 7, True)
+    with_alive = spaces.Dict(**observation.spaces, alive=spaces.MultiBinary(3))
+    box = spaces.Box(-1, 1, (3, 2))
+    assert TeamSpec.from_spaces(with_alive, box, 7) == TeamSpec(3, 2, 5, 6, 7, discrete=False, has_alive=True)
+
+
+def test_spec_refuses_other_spaces() -> None:
+    observation = spaces.Dict(obs=spaces.Box(-1, 1, (3, 5)), state=spaces.Box(-1, 1, (6,)))
+    with pytest.raises(UserError, match="adapter"):
+        TeamSpec.from_spaces(spaces.Box(-1, 1, (3,)), spaces.MultiDiscrete([4] * 3), 7)
+    with pytest.raises(UserError, match="action space"):
+        TeamSpec.from_spaces(observation, spaces.Discrete(4), 7)

@@ -1,0 +1,90 @@
+"""A team environment whose every episode is a function of its seed and its actions, and which can fail on purpose."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+FAILED_REWARD = 1000.0
+"""Paid only in episodes that fail, so that one of them in a mean cannot be overlooked."""
+
+
+@dataclass(frozen=True)
+class TeamEnvSettings:
+    episode_limit: Annotated[int, "longest possible episode"] = 6
+    continuous: Annotated[bool, "action vectors instead of indices"] = False
+    fail_share: Annotated[float, "share of the seeds whose episode cannot be finished"] = 0.0
+    raise_at: Annotated[int | None, "step of every episode at which an exception is raised"] = None
+    step_s: Annotated[float, "seconds that a step takes"] = 0.0
+    overrun: Annotated[bool, "go on after episode_limit"] = False
+
+
+class TeamEnv(gymnasium.Env):
+    """Episodes of 1 to episode_limit steps, some terminated and some truncated early.
+
+    Observations and rewards are drawn from the seed and all actions so far: whoever replays other actions sees
+    something else.
+    """
+
+    Settings = TeamEnvSettings
+    N, A, D, S = 2, 4, 3, 5
+
+    def __init__(self, settings: TeamEnvSettings) -> None:
+        self.settings = settings
+        self.episode_limit = settings.episode_limit
+        N, A, D, S = self.N, self.A, self.D, self.S
+        parts: dict[str, spaces.Space] = {
+            "obs": spaces.Box(-1, 1, (N, D), np.float32),
+            "state": spaces.Box(-1, 1, (S,), np.float32),
+        }
+        self.action_space: spaces.Space = spaces.Box(-1, 1, (N, A), np.float32)
+        if not settings.continuous:
+            parts["avail_actions"] = spaces.MultiBinary([N, A])
+            self.action_space = spaces.MultiDiscrete([A] * N)
+        self.observation_space = spaces.Dict(parts)
+
+    def _draw(self) -> np.random.Generator:
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(self._history).digest()[:8], "little"))
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        rng = self._draw()
+        observation = {
+            "obs": rng.uniform(-1, 1, (self.N, self.D)).astype(np.float32),
+            "state": rng.uniform(-1, 1, self.S).astype(np.float32),
+        }
+        if not self.settings.continuous:
+            available = rng.integers(0, 2, (self.N, self.A), dtype=np.int8)
+            available[np.arange(self.N), rng.integers(0, self.A, self.N)] = 1
+            observation["avail_actions"] = available
+        return observation
+
+    def reset(self, *, seed=None, options=None):
+        assert seed is not None, "every episode must be seeded"
+        super().reset(seed=seed)
+        self._seed, self._steps, self._history = seed, 0, str(seed).encode()
+        rng = np.random.default_rng([seed, 1])
+        self._length = int(rng.integers(1, self.episode_limit + 1))
+        self._terminates = bool(rng.integers(2))
+        self._fails = bool(rng.random() < self.settings.fail_share)
+        return self._observation(), {}
+
+    def step(self, action):
+        if self.settings.step_s:
+            time.sleep(self.settings.step_s)
+        if self._steps == self.settings.raise_at:
+            raise RuntimeError("the game fell over")
+        if not self.settings.continuous:
+            available = self._observation()["avail_actions"]
+            assert available[np.arange(self.N), action].all(), "an unavailable action was chosen"
+        self._steps += 1
+        self._history += np.asarray(action).tobytes()
+        if self._fails:
+            return self._observation(), FAILED_REWARD, True, False, {"episode_failed": 1, "score": -1000.0}
+        reward = float(np.round(self._draw().normal(), 2))
+        over = self._steps >= self._length and not self.settings.overrun
+        info = {"score": float(self._length), "seed": float(self._seed)} if over else {}
+        return self._observation(), reward, over and self._terminates, over and not self._terminates, info

@@ -1,0 +1,354 @@
+"""Collecting episodes: what is stored, what is left out, what is replaced."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from tensordict import TensorDict
+from torch import nn
+
+from runners.team_env import FAILED_REWARD, TeamEnv, TeamEnvSettings
+from shoal.components.batch import episode_lengths, transition_mask
+from shoal.components.replay import ReplayBuffer
+from shoal.config.settings import RunSettings
+from shoal.experiment import ExperimentSettings
+from shoal.runners.runner import (
+    EpisodeRunner,
+    ParallelRunner,
+    ParallelRunnerSettings,
+    Runner,
+    RunnerSettings,
+)
+from shoal.runners.workers import EnvFactory
+from shoal.utils.errors import UserError
+
+ALL = TeamEnvSettings(fail_share=1.0)
+
+
+class Reflex(nn.Module):
+    """Acts by a fixed rule on each row alone, so that who else is in the batch cannot matter."""
+
+    extra_fields = {}  # noqa: RUF012
+
+    def __init__(self, continuous=False):
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.continuous = continuous
+        self.rows, self.seen, self.t_env, self.modes = [], [], [], []
+
+    def initial_state(self, batch_size):
+        return TensorDict({"age": torch.zeros(batch_size, dtype=torch.int64)}, batch_size=[batch_size])
+
+    def select_actions(self, step, state, t_env, test_mode=False):
+        self.rows.append(step.batch_size[0])
+        self.seen.append(step.clone())
+        self.t_env.append(t_env)
+        self.modes.append(test_mode)
+        age = state["age"].view(-1, 1, 1)
+        scores = torch.sin(50 * step["obs"].sum(-1, keepdim=True) + torch.arange(TeamEnv.A) + age)
+        if not self.continuous:
+            scores = scores.masked_fill(~step["avail_actions"], -2).argmax(-1)
+        return TensorDict({"actions": scores}, batch_size=step.batch_size), state.apply(lambda x: x + 1)
+
+
+class Waiting(SyncVectorEnv):
+    """Copies that wait at their episode's end for the others, as worker processes do."""
+
+    def step(self, actions):
+        self._autoreset_envs[:] = False
+        return super().step(actions)
+
+
+class SideBySide(Runner):
+    """Four copies, all in this process."""
+
+    n_copies = 4
+
+    def make_env(self, env_class, env_settings):
+        copies = [EnvFactory(env_class, env_settings)] * self.n_copies
+        return Waiting(copies, autoreset_mode=AutoresetMode.DISABLED)
+
+
+class Pair(SideBySide):
+    """Two copies."""
+
+    n_copies = 2
+
+
+def runner_of(kind=SideBySide, settings=None, env_settings=None, seed=3):
+    return kind(settings or RunnerSettings(), TeamEnv, env_settings or TeamEnvSettings(), seed)
+
+
+def replay(seed, actions, env_settings=None):
+    """The episode of ``seed`` under the recorded actions, stepped by hand."""
+    env = TeamEnv(env_settings or TeamEnvSettings())
+    observation, _ = env.reset(seed=seed)
+    rows = [{**observation}]
+    for action in actions:
+        observation, reward, terminated, truncated, info = env.step(action)
+        rows[-1] |= {"reward": reward, "terminated": terminated, "truncated": truncated}
+        rows.append({**observation})
+        if terminated or truncated:
+            return rows, info
+    raise AssertionError("the recorded actions end before the episode does")
+
+
+def assert_holds_what_happened(batch, stats, env_settings=None, time_limit_ends=False):
+    lengths = episode_lengths(batch).tolist()
+    assert len(set(stats["seed"])) == len(lengths)
+    for b, length in enumerate(lengths):
+        actions = batch["actions"][b].numpy()
+        rows, info = replay(int(stats["seed"][b]), actions, env_settings)
+        assert len(rows) - 1 == length == stats["ep_length"][b]
+        assert stats["score"][b] == info["score"]
+        assert stats["return"][b] == pytest.approx(sum(row["reward"] for row in rows[:-1]), abs=1e-5)
+        for t, row in enumerate(rows):
+            assert batch["filled"][b, t]
+            for key in set(row) & {"obs", "state", "avail_actions"}:
+                np.testing.assert_array_equal(batch[key][b, t].numpy(), row[key])
+            if t < length:
+                assert batch["reward"][b, t].item() == pytest.approx(row["reward"], abs=1e-6)
+                ends = row["terminated"] or (time_limit_ends and row["truncated"])
+                assert batch["terminated"][b, t].item() == ends
+        assert batch["reward"][b, length:].eq(0).all()
+        assert not batch["terminated"][b, length:].any()
+        for value in batch.values():
+            assert value[b, length + 1 :].eq(0).all()
+
+
+def test_a_batch_holds_exactly_what_happened():
+    runner = runner_of()
+    ends, lengths = set(), set()
+    for _ in range(3):
+        rollout = runner.run(Reflex(), 0)
+        assert_holds_what_happened(rollout.batch, rollout.stats)
+        assert rollout.env_steps == transition_mask(rollout.batch).sum() == sum(rollout.stats["ep_length"])
+        ends |= set(rollout.batch["terminated"].flatten(1).any(1).tolist())
+        lengths |= set(rollout.stats["ep_length"])
+    assert ends == {True, False}  # both true ends and time limits were among them
+    assert len(lengths) > 2
+
+
+def test_time_limits_become_true_ends_only_where_asked():
+    runner = runner_of(settings=RunnerSettings(time_limit_is_terminal=True))
+    for _ in range(3):
+        rollout = runner.run(Reflex(), 0)
+        assert_holds_what_happened(rollout.batch, rollout.stats, time_limit_ends=True)
+        assert rollout.batch["terminated"].sum((1, 2)).tolist() == [1] * 4
+
+
+def test_the_batch_is_cut_to_the_longest_episode():
+    rollout = runner_of().run(Reflex(), 0)
+    assert rollout.batch.batch_size == (4, max(rollout.stats["ep_length"]) + 1)
+
+
+def test_only_live_environments_go_through_the_network():
+    controller = Reflex()
+    rollout = runner_of().run(controller, 0)
+    lengths = np.array(rollout.stats["ep_length"])
+    assert controller.rows == [int((lengths > t).sum()) for t in range(int(lengths.max()))]
+    assert controller.rows[-1] < 4
+    for t, seen in enumerate(controller.seen):
+        live = torch.as_tensor(lengths > t)
+        assert seen["obs"].equal(rollout.batch["obs"][live, t])
+        assert seen["avail_actions"].equal(rollout.batch["avail_actions"][live, t])
+
+
+def test_the_controller_is_told_step_and_mode():
+    controller = Reflex()
+    runner = runner_of()
+    runner.run(controller, 17)
+    runner.run(controller, 23, test_mode=True)
+    assert set(zip(controller.t_env, controller.modes, strict=True)) == {(17, False), (23, True)}
+
+
+def test_one_copy_and_many_collect_the_same_episodes():
+    many = runner_of().run(Reflex(), 0)
+    one = runner_of(EpisodeRunner)
+    for b in range(4):
+        alone = one.run(Reflex(), 0)
+        assert {key: values[0] for key, values in alone.stats.items()} == {
+            key: values[b] for key, values in many.stats.items()
+        }
+        rows = alone.batch.shape[1]
+        assert all(value[0].equal(many.batch[key][b, :rows]) for key, value in alone.batch.items())
+
+
+def test_tests_have_seeds_of_their_own():
+    def seeds(tests_between):
+        runner = runner_of()
+        found = []
+        for _ in range(3):
+            found += runner.run(Reflex(), 0).stats["seed"]
+            for _ in range(tests_between):
+                tested = runner.run(Reflex(), 0, test_mode=True).stats["seed"]
+                assert not set(tested) & set(found)
+        return found
+
+    assert seeds(0) == seeds(2)
+    assert len(set(seeds(0))) == 12
+
+
+def test_another_run_seed_gives_other_episodes():
+    first, second = (runner_of(seed=s).run(Reflex(), 0).stats["seed"] for s in (3, 4))
+    assert not set(first) & set(second)
+
+
+def test_the_state_of_a_runner_continues_its_episodes():
+    runner, other = runner_of(), runner_of()
+    runner.run(Reflex(), 0)
+    runner.run(Reflex(), 0, test_mode=True)
+    other.load_state_dict(runner.state_dict())
+    for test_mode in (False, True):
+        ours = runner.run(Reflex(), 0, test_mode).stats["seed"]
+        assert ours == other.run(Reflex(), 0, test_mode).stats["seed"]
+
+
+def test_failed_episodes_are_dropped_replaced_and_counted():
+    settings = TeamEnvSettings(fail_share=0.4)
+    runner = runner_of(settings=RunnerSettings(max_env_restarts=100), env_settings=settings)
+    restarts = 0
+    for _ in range(4):
+        rollout = runner.run(Reflex(), 0)
+        assert rollout.batch.shape[0] == 4
+        assert "episode_failed" not in rollout.stats
+        assert all(len(values) == 4 for values in rollout.stats.values())
+        assert max(rollout.stats["return"]) < FAILED_REWARD / 2
+        assert rollout.batch["reward"].max() < FAILED_REWARD / 2
+        assert_holds_what_happened(rollout.batch, rollout.stats, settings)
+        assert rollout.env_steps == sum(rollout.stats["ep_length"])
+        restarts += rollout.env_restarts
+    assert restarts > 0
+    assert runner.state_dict()["train"] == 16 + restarts  # every failure cost one more seed
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_gives_up_on_an_environment_that_fails_again_and_again(most):
+    runner = runner_of(EpisodeRunner, RunnerSettings(max_env_restarts=most), ALL)
+    with pytest.raises(UserError, match=f"failed {most} times.*doctor"):
+        runner.run(Reflex(), 0)
+    assert runner.state_dict()["train"] == most
+
+
+def test_copies_that_fail_once_each_are_not_one_that_fails_many_times():
+    class FirstFour(TeamEnv):
+        """Fails in every copy's first episode only."""
+
+        def reset(self, *, seed=None, options=None):
+            result = super().reset(seed=seed, options=options)
+            self._fails = not getattr(self, "failed_before", False)
+            self.failed_before = True
+            return result
+
+    runner = SideBySide(RunnerSettings(max_env_restarts=3), FirstFour, TeamEnvSettings(), 3)
+    rollout = runner.run(Reflex(), 0)
+    assert rollout.env_restarts == 4
+    assert_holds_what_happened(rollout.batch, rollout.stats)
+
+
+def test_an_environment_that_goes_on_after_its_limit_is_an_error():
+    runner = runner_of(EpisodeRunner, env_settings=TeamEnvSettings(overrun=True, episode_limit=3))
+    with pytest.raises(RuntimeError, match="episode_limit of 3"):
+        runner.run(Reflex(), 0)
+
+
+def test_no_copies_are_refused():
+    with pytest.raises(UserError, match="batch_size_run=0"):
+        ParallelRunnerSettings(batch_size_run=0)
+
+
+def run_settings(**changes):
+    raw = {
+        "env": "runners.team_env:TeamEnv",
+        "env_args": {"continuous": True},
+        "learner": "q_learner",
+        "runner": "episode",
+        "action_selector": "gaussian",
+        "seed": 3,
+    }
+    return RunSettings(raw | changes, ExperimentSettings)
+
+
+def controller_and_runner(settings):
+    torch.manual_seed(0)
+    runner = settings.make("runner", env_class=TeamEnv, env_settings=settings.of(TeamEnv.Settings), seed=3)
+    return settings.make("mac", spec=runner.spec, make=settings.make), runner
+
+
+def test_continuous_actions_reach_environment_and_buffer_as_they_are():
+    controller, runner = controller_and_runner(run_settings(act_noise=0.3))
+    buffer = ReplayBuffer(runner.scheme(controller), 4, runner.spec.episode_limit, torch.device("cpu"), seed=0)
+    collected = []
+    for _ in range(4):
+        rollout = runner.run(controller, 0)
+        assert_holds_what_happened(rollout.batch, rollout.stats, TeamEnvSettings(continuous=True))
+        buffer.insert(rollout.batch)
+        collected.append(rollout.batch)
+    sample = buffer.sample(4, torch.device("cpu"))
+    assert sample["actions"].dtype == torch.float32
+    assert sample["actions"].abs().max() <= 1
+    assert "avail_actions" not in set(sample.keys())
+    stored = sorted(sample["actions"].sum((1, 2, 3)).tolist())
+    assert stored == pytest.approx(sorted(batch["actions"].sum().item() for batch in collected), abs=1e-5)
+
+
+def test_gaussian_noise_explores_in_training_only():
+    controller, runner = controller_and_runner(run_settings(act_noise=0.3))
+    start = runner.state_dict()
+
+    def actions(test_mode, seed):
+        torch.manual_seed(seed)
+        runner.load_state_dict(start)
+        return runner.run(controller, 0, test_mode).batch["actions"][:, 0]
+
+    assert not actions(False, 0).equal(actions(False, 1))
+    assert actions(True, 0).equal(actions(True, 1))
+    assert controller.metrics(0) == {"act_noise": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("selector", "continuous", "advice"),
+    [("epsilon_greedy", True, "use gaussian"), ("gaussian", False, "use epsilon_greedy")],
+)
+def test_a_selector_for_the_other_kind_of_actions_is_refused(selector, continuous, advice):
+    settings = run_settings(action_selector=selector, env_args={"continuous": continuous})
+    with pytest.raises(UserError, match=f"action_selector={selector} does not fit.*{advice}"):
+        controller_and_runner(settings)
+
+
+@pytest.fixture(scope="module")
+def in_processes():
+    settings = ParallelRunnerSettings(batch_size_run=2, max_env_restarts=50)
+    runner = runner_of(ParallelRunner, settings, TeamEnvSettings(fail_share=0.3))
+    yield runner
+    runner.close()
+
+
+def test_worker_processes_collect_what_one_process_does(in_processes):
+    assert in_processes.spec == runner_of(EpisodeRunner).spec
+    many = Reflex()
+    both = runner_of(Pair, RunnerSettings(max_env_restarts=50), TeamEnvSettings(fail_share=0.3))
+    restarts = 0
+    for _ in range(4):
+        theirs, ours = in_processes.run(many, 0), both.run(Reflex(), 0)
+        assert theirs.stats == ours.stats
+        assert theirs.batch.batch_size == ours.batch.batch_size
+        assert all(value.equal(theirs.batch[key]) for key, value in ours.batch.items())
+        restarts += theirs.env_restarts
+        assert theirs.env_restarts == ours.env_restarts
+    assert restarts > 0
+
+
+def test_worker_processes_and_the_episode_runner_collect_the_same_episodes():
+    parallel = runner_of(ParallelRunner, ParallelRunnerSettings(batch_size_run=2))
+    try:
+        both = parallel.run(Reflex(), 0)
+        assert_holds_what_happened(both.batch, both.stats)
+    finally:
+        parallel.close()
+    alone = runner_of(EpisodeRunner)
+    for b in range(2):
+        one = alone.run(Reflex(), 0)
+        assert one.stats == {key: [values[b]] for key, values in both.stats.items()}
+        rows = one.batch.shape[1]
+        assert all(value[0].equal(both.batch[key][b, :rows]) for key, value in one.batch.items())

@@ -1,0 +1,83 @@
+"""Imports run one way (design.md): which part of the package may import which."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import shoal
+
+ROOT = Path(shoal.__file__).parent
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "utils": set(),
+    "envs": {"utils"},
+    "modules": set(),
+    "components": {"utils"},
+    "controllers": {"components", "modules", "utils"},
+    "runners": {"controllers", "components", "modules", "envs", "utils"},
+    "learners": {"controllers", "components", "modules", "utils"},
+    "analysis": {"utils"},
+    "registry": {"utils"},
+    "config": {"registry", "utils"},
+    "experiment": {"config", "registry", "learners", "runners", "controllers", "components", "modules", "envs", "utils"},
+}
+"""Part of the package -> the other parts that it may import. The entry points (cli, doctor) may import all."""
+
+ENTRY_POINTS = {"cli", "doctor", "__init__"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, those inside its functions too."""
+    package = ("shoal", *path.relative_to(ROOT).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def parts_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("shoal.")}
+
+
+def sources(part: str) -> list[Path]:
+    files = sorted((ROOT / part).rglob("*.py")) if (ROOT / part).is_dir() else [ROOT / f"{part}.py"]
+    assert files, f"there is no {part} any more"
+    return files
+
+
+def test_every_part_has_a_rule() -> None:
+    assert {part_of(path) for path in ROOT.rglob("*.py")} == set(MAY_IMPORT) | ENTRY_POINTS
+
+
+@pytest.mark.parametrize("part", sorted(MAY_IMPORT))
+def test_imports_run_one_way(part: str) -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {other}"
+        for path in sources(part)
+        for other in parts_imported(path) - MAY_IMPORT[part] - {part}
+    }
+    assert not wrong
+
+
+def test_environments_know_nothing_of_torch() -> None:
+    torch_like = {"torch", "tensordict"}
+    wrong = [path.name for path in sources("envs") if {name.split(".")[0] for name in imported(path)} & torch_like]
+    assert not wrong
+
+
+def test_parser_sees_every_form_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "envs").mkdir()
+    source = tmp_path / "envs" / "some.py"
+    source.write_text("import torch.nn as nn\nfrom shoal import registry\nfrom . import team\ndef f():\n  from ..utils.x import y\n")
+    assert imported(source) == {"torch.nn", "shoal.registry", "shoal.envs.team", "shoal.utils.x.y"}
