@@ -87,8 +87,8 @@ def test_starcraft_is_found_where_sc2path_says(monkeypatch, tmp_path, versions):
     monkeypatch.setenv("SC2PATH", str(tmp_path))
     missing = the(report(), "sc2", "StarCraft II")
     assert not missing.ok
-    assert "install_sc2.sh" in missing.mend
-    assert str(tmp_path) in missing.mend
+    assert "SC2.4.10.zip" in missing.mend
+    assert str(tmp_path.parent) in missing.mend
 
     (tmp_path / "Versions" / "Base75689").mkdir(parents=True)
     maps = tmp_path / "Maps" / "SMAC_Maps"

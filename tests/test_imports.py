@@ -20,7 +20,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": {"utils"},
     "registry": {"utils"},
     "config": {"registry", "utils"},
-    "experiment": {"config", "registry", "learners", "runners", "controllers", "components", "modules", "envs", "utils"},
+    "experiment": {
+        "config",
+        "registry",
+        "learners",
+        "runners",
+        "controllers",
+        "components",
+        "modules",
+        "envs",
+        "utils",
+    },
 }
 """Part of the package -> the other parts that it may import. The entry points (cli, doctor) may import all."""
 
@@ -79,5 +89,7 @@ def test_parser_sees_every_form_of_import(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "envs").mkdir()
     source = tmp_path / "envs" / "some.py"
-    source.write_text("import torch.nn as nn\nfrom shoal import registry\nfrom . import team\ndef f():\n  from ..utils.x import y\n")
+    source.write_text(
+        "import torch.nn as nn\nfrom shoal import registry\nfrom . import team\ndef f():\n  from ..utils.x import y\n"
+    )
     assert imported(source) == {"torch.nn", "shoal.registry", "shoal.envs.team", "shoal.utils.x.y"}

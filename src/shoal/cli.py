@@ -1,6 +1,7 @@
 """The command line: two YAML names and sacred's updates become one experiment."""
 
 import copy
+import os
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -47,6 +48,7 @@ Runs are recorded by sacred under results/sacred. Behind the two names stand all
 
 CONFIG_OPTIONS = {"--config": "algs", "--env-config": "envs"}
 PROGRAM = "src/main.py"
+MONGO_VARIABLE = "MONGO_URL"
 MODEL_DIR_FILE = "model_dir.txt"
 """In a run's record: where its checkpoints are."""
 
@@ -76,6 +78,7 @@ def _main(argv: list[str]) -> int:
 
         return doctor.main()
 
+    sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would take the terminal away from the live display
     ex = sacred.Experiment("shoal", save_git_info=False)
     ex.captured_out_filter = recording.bounded_output  # type: ignore[assignment]
 
@@ -248,6 +251,12 @@ def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserv
     folder = Path(args["--file_storage"] or Path(s.local_results_path) / "sacred")
     observers: list[RunObserver] = [recording.file_observer(folder)]
     target = args["--mongo_db"] or s.mongo_url
+    if target and "@" in str(target):
+        raise UserError(
+            f"The MongoDB address {recording.redact(str(target))} holds a password, and settings are written into the "
+            f"record: put the address into the environment variable {MONGO_VARIABLE} instead."
+        )
+    target = target or os.environ.get(MONGO_VARIABLE)
     if target:
         mongo = recording.mongo_observer(str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr))
         if mongo is not None:

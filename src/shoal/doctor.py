@@ -315,17 +315,19 @@ def _starcraft(suite: str) -> list[Check]:
     )
 
     folder = Path(os.environ.get("SC2PATH") or "~/StarCraftII").expanduser()
-    mend = "./install_sc2.sh" if folder == Path.home() / "StarCraftII" else f"SC2PATH={folder} ./install_sc2.sh"
+    parent = folder.parent
+    game = f"unzip -P iagreetotheeula SC2.4.10.zip -d {parent}"
+    smac_maps = f"mkdir -p {folder}/Maps && unzip SMAC_Maps.zip -d {folder}/Maps"
     builds = sorted(path.name.removeprefix("Base") for path in (folder / "Versions").glob("Base*") if path.is_dir())
     if builds:
         found = ", ".join(_SC2_VERSIONS.get(build, f"build {build}") for build in builds)
         checks.append(Check(suite, "StarCraft II", True, f"{found} in {folder}"))
     else:
         missing = "no Versions/Base* in it" if folder.is_dir() else "no such folder"
-        checks.append(Check(suite, "StarCraft II", False, f"{folder}: {missing} (SC2PATH names it)", mend))
+        checks.append(Check(suite, "StarCraft II", False, f"{folder}: {missing} (SC2PATH names it)", game))
     maps = len(list((folder / "Maps" / "SMAC_Maps").glob("*.SC2Map")))
     found = f"{maps} in {folder / 'Maps' / 'SMAC_Maps'}" if maps else "no Maps/SMAC_Maps/*.SC2Map"
-    checks.append(Check(suite, "maps", maps > 0, found, mend))
+    checks.append(Check(suite, "maps", maps > 0, found, smac_maps))
     return checks
 
 
@@ -334,7 +336,7 @@ def _gymma() -> list[Check]:
 
 
 def _pettingzoo() -> list[Check]:
-    sisl = "pip install 'pettingzoo[sisl]'"
+    sisl = "pip install Box2D==2.3.10 'pymunk<7' pygame scipy"
     checks = [_package("pettingzoo", "pettingzoo")]
     for module in ("Box2D", "pymunk", "pygame"):
         check = _package("pettingzoo", module, module, sisl)
@@ -343,7 +345,15 @@ def _pettingzoo() -> list[Check]:
 
 
 def _grf() -> list[Check]:
-    return [_package("grf", "gfootball", "gfootball", "./install_grf.sh")]
+    return [
+        _package(
+            "grf",
+            "gfootball",
+            "gfootball",
+            "apt-get install libsdl2-dev libsdl2-image-dev libsdl2-ttf-dev libsdl2-gfx-dev libboost-all-dev cmake "
+            "&& pip install --no-build-isolation gfootball==2.10.2",
+        )
+    ]
 
 
 if __name__ == "__main__":

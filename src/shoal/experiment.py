@@ -41,7 +41,10 @@ class ExperimentSettings:
     learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics"] = 10_000
     local_results_path: Annotated[str, "folder of all results"] = "results"
     use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs"] = False
-    mongo_url: Annotated[str | None, "MongoDB that also records the run: HOST:PORT:DB or mongodb://..."] = None
+    mongo_url: Annotated[
+        str | None,
+        "MongoDB that also records the run: HOST:PORT:DB or mongodb://... (see docs/recording.md for passwords)",
+    ] = None
     save_model: Annotated[bool, "save checkpoints under <local_results_path>/models"] = True
     save_model_interval: Annotated[int, "environment steps between checkpoints"] = 50_000
     save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume"] = False

@@ -38,7 +38,7 @@ def test_epsilon_anneals_linearly(anneal: int, expected: dict[int, float]) -> No
 
 
 def test_schedule_without_duration_is_finished() -> None:
-    assert LinearSchedule(1.0, 0.2, 0)(0) == 0.2
+    assert LinearSchedule(1.0, 0.2, 0)(0) == pytest.approx(0.2)
 
 
 def test_joint_exploration_law() -> None:

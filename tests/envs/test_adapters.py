@@ -143,9 +143,7 @@ def test_gymma_check_env_and_padding():
 
 
 @pytest.mark.parametrize("listed", [False, True])
-@pytest.mark.parametrize(
-    ("key", "time_limit", "limit"), [("", None, 5), ("", 3, 3), ("", 9, 9), ("Outer", None, 4)]
-)
+@pytest.mark.parametrize(("key", "time_limit", "limit"), [("", None, 5), ("", 3, 3), ("", 9, 9), ("Outer", None, 4)])
 def test_gymma_tells_time_limit_from_end(key, time_limit, limit, listed):
     env = GymmaEnv(GymmaSettings(key=f"ShoalHunt{key}-v0", time_limit=time_limit, kwargs={"listed": listed}))
     assert env.episode_limit == limit
@@ -319,9 +317,7 @@ def test_pettingzoo_agents_leave(by, flags):
 
 
 def test_pettingzoo_time_limit_masks_and_state():
-    env = PettingZooEnv(
-        PettingZooSettings(time_limit=3, reward_aggregation="mean"), Leavers(masks="dict", state=True)
-    )
+    env = PettingZooEnv(PettingZooSettings(time_limit=3, reward_aggregation="mean"), Leavers(masks="dict", state=True))
     assert env.episode_limit == 3
     observation, _ = env.reset(seed=0)
     np.testing.assert_array_equal(observation["avail_actions"], [[0, 1, 1]] * 3)

@@ -151,15 +151,11 @@ def test_single_env_plays_the_vector_envs_episode(env4):
                 break
             observation, r, term, trunc, info = single.step(attack(observation))
             for key in observation:
-                np.testing.assert_allclose(
-                    observation[key], batch[key][copy], atol=1e-4, err_msg=f"{key} at {t}"
-                )
+                np.testing.assert_allclose(observation[key], batch[key][copy], atol=1e-4, err_msg=f"{key} at {t}")
             assert r == pytest.approx(reward[copy], abs=1e-5)
             assert (term, trunc) == (terminated[copy], truncated[copy])
             over = term or trunc
-            assert info == (
-                {k: infos[k][copy] for k in ("battle_won", "dead_allies", "dead_enemies")} if over else {}
-            )
+            assert info == ({k: infos[k][copy] for k in ("battle_won", "dead_allies", "dead_enemies")} if over else {})
         assert over
 
 
@@ -293,9 +289,7 @@ def test_walls_kill_or_not():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("map_name", "observation_type"), [*((name, "unit_list") for name in MAPS), ("3m", "conic")]
-)
+@pytest.mark.parametrize(("map_name", "observation_type"), [*((name, "unit_list") for name in MAPS), ("3m", "conic")])
 def test_all_scenarios(map_name, observation_type):
     env = SmaxVectorEnv(SmaxSettings(map_name=map_name, observation_type=observation_type), 2)
     rng = np.random.default_rng(0)

@@ -21,7 +21,8 @@ class StackedGRU(nn.Module):
     more than at the step before. Row i of a step continues row i of the one before.
 
     Shapes: input ``[M, P, in_features]`` with P = sum(counts), initial state ``[M, counts[0], H]`` -> states after
-    every step ``[M, P, H]``. All parameters start uniform in +-1/sqrt(H). Gates are ordered reset, update, new as in PyTorch.
+    every step ``[M, P, H]``. All parameters start uniform in +-1/sqrt(H). Gates are in PyTorch's order: reset, update,
+    new.
     """
 
     def __init__(self, copies: int, in_features: int, hidden_dim: int) -> None:

@@ -1,0 +1,239 @@
+"""From raw values to checked settings: types, defaults, who reads what, and what is refused."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from shoal import registry
+from shoal.config import files
+from shoal.config.settings import RunSettings, convert, declared_by, type_name
+from shoal.experiment import ExperimentSettings
+from shoal.modules.mixers.vdn import VDNMixer
+from shoal.utils.errors import UserError
+
+Kind = Literal["adam", "rmsprop"]
+
+CONVERTED = [
+    (3, int, 3),
+    (1e6, int, 1_000_000),
+    (2.0, int, 2),
+    (3, float, 3.0),
+    (0.5, float, 0.5),
+    ("5e-4", float, 5e-4),
+    ("1e6", float, 1e6),
+    ("vdn", str, "vdn"),
+    ("", str, ""),
+    (True, bool, True),
+    ("true", bool, True),
+    ("false", bool, False),
+    (None, str | None, None),
+    ("null", str | None, None),
+    ("none", int | None, None),
+    ("vdn", str | None, "vdn"),
+    (4, int | None, 4),
+    (2, float | None, 2.0),
+    ("rmsprop", Kind, "rmsprop"),
+    ([1, 2.0], list[int], [1, 2]),
+    ((1, 2), list[float], [1.0, 2.0]),
+    ([[1, "x"]], list[Any], [[1, "x"]]),
+    ([], list[int], []),
+    ({"a": 1}, dict[str, Any], {"a": 1}),
+    ({"b": [2]}, Any, {"b": [2]}),
+]
+
+REFUSED = [
+    (2.5, int),
+    (float("inf"), int),
+    ("3", int),
+    ("three", int),
+    (True, int),
+    (None, int),
+    (True, float),
+    ("fast", float),
+    (None, float),
+    ([1.0], float),
+    (1, bool),
+    (0, bool),
+    ("yes", bool),
+    (None, bool),
+    (3, str),
+    (None, str),
+    (False, str),
+    (["a"], str),
+    ("sgd", Kind),
+    (None, Kind),
+    ("much", int | None),
+    (3, list[int]),
+    ("12", list[int]),
+    ([1, "x"], list[int]),
+    ([1], dict[str, Any]),
+]
+
+
+@pytest.mark.parametrize(("value", "annotation", "expected"), CONVERTED)
+def test_values_become_the_declared_type(value, annotation, expected):
+    result = convert(value, annotation)
+    assert result == expected
+    assert type(result) is type(expected)
+
+
+@pytest.mark.parametrize(("value", "annotation"), REFUSED)
+def test_values_of_another_type_are_refused(value, annotation):
+    with pytest.raises(TypeError):
+        convert(value, annotation)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        (int, "whole number"),
+        (float, "number"),
+        (bool, "true or false"),
+        (str | None, "text or null"),
+        (Kind, "one of adam, rmsprop"),
+        (list[int], "list of whole number"),
+        (dict[str, Any], "mapping"),
+    ],
+)
+def test_types_are_named_as_a_user_would(annotation, said):
+    assert type_name(annotation) == said
+
+
+@dataclass(frozen=True)
+class Sample:
+    width: Annotated[int, "how wide"]
+    bare: float = 0.5
+
+
+def test_a_dataclass_declares_type_default_and_help():
+    width, bare = declared_by(Sample, "sample")
+    assert (width.key, width.type, width.help, width.reader) == ("width", int, "how wide", "sample")
+    assert (bare.key, bare.type, bare.default, bare.help) == ("bare", float, 0.5, "")
+
+
+def raw(alg="s2q", env="matrix_game", **changes):
+    content = files.read(files.FOLDER / "default.yaml")
+    content = files.merge(content, files.load("envs", env))
+    return files.merge(files.merge(content, files.load("algs", alg)), changes)
+
+
+def resolve(alg="s2q", env="matrix_game", **changes):
+    return RunSettings(raw(alg, env, **changes), ExperimentSettings)
+
+
+@pytest.mark.parametrize("env", files.names("envs"))
+@pytest.mark.parametrize("alg", files.names("algs"))
+def test_every_algorithm_goes_with_every_environment(alg, env):
+    if env == "pymarl":  # it has no environment of its own to name
+        settings = resolve(alg, env, env_args={"key": "package.module:Class"})
+    else:
+        settings = resolve(alg, env)
+    assert settings.values["name"] == alg
+    assert {"env", "runner", "mac", "learner", "agent", "action_selector"} <= set(settings.components)
+    assert all(row.help for row in settings.declared.values()), "a setting without help"
+    for path in settings.declared:
+        section, _, key = path.rpartition(".")
+        assert key in (settings.values[section] if section else settings.values)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k, known in registry.COMPONENTS.items() for n in known])
+def test_every_registered_component_declares_its_settings_with_help(kind, name):
+    component = registry.find(kind, name)
+    assert registry.one_line(kind, name)
+    assert all(row.help for row in declared_by(component.Settings, name))
+
+
+def test_overrides_win_over_defaults_and_are_converted():
+    settings = resolve(t_max=1e6, lr="5e-4", env_args={"episode_limit": 3.0})
+    assert settings.values["t_max"] == 1_000_000
+    assert settings.values["lr"] == 5e-4
+    assert settings.values["env_args"]["episode_limit"] == 3
+    assert settings.values["env_args"]["payoff"][0] == [8, 0, -12]
+    assert settings.of(ExperimentSettings).t_max == 1_000_000
+    assert settings.of(settings.components["learner"].Settings).lr == 5e-4
+
+
+def test_a_setting_read_by_two_components_has_one_value():
+    settings = resolve(rnn_hidden_dim=7, obs_agent_id=True)
+    for kind in ("agent", "central_agent"):
+        assert settings.of(settings.components[kind].Settings).rnn_hidden_dim == 7
+
+
+def test_null_leaves_a_component_out():
+    settings = resolve("iql")
+    assert "mixer" not in settings.components
+    assert "mixing_embed_dim" not in settings.values
+
+
+@pytest.mark.parametrize(
+    ("kind", "alias", "name"), [(k, a, n) for k, table in registry.ALIASES.items() for a, n in table.items()]
+)
+def test_the_names_of_other_codes_are_known(kind, alias, name):
+    assert registry.find(kind, alias) is registry.find(kind, name)
+
+
+def test_a_released_yaml_with_old_names_resolves():
+    settings = resolve(learner="sq_learner", mac="n_mac", agent="n_rnn")
+    assert settings.components["learner"] is registry.find("learner", "s2q_learner")
+    assert settings.components["mac"] is registry.find("mac", "s2q_mac")
+
+
+def test_a_component_by_import_path():
+    assert registry.find("mixer", "shoal.modules.mixers.vdn:VDNMixer") is VDNMixer
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bacth_size": 8}, ["'bacth_size'", "'batch_size'", "print_config"]),
+        ({"env_args": {"payof": []}}, ["'env_args.payof'", "'payoff'"]),
+        ({"env_arg": {}}, ["'env_arg'", "'env_args'"]),
+        ({"double_q": False}, ["'double_q'", "learner=q_learner", "Remove it"]),
+        ({"t_max": "much"}, ["t_max='much'", "whole number"]),
+        ({"optimizer": "sgd"}, ["optimizer='sgd'", "adam, rmsprop"]),
+        ({"env_args": 3}, ["env_args", "mapping"]),
+        ({"mixer": "qmx"}, ["mixer 'qmx'", "'qmix'"]),
+        ({"mixer": "no.such.module:Mixer"}, ["mixer=no.such.module:Mixer", "cannot be loaded"]),
+        ({"mixer": "shoal.modules.mixers.vdn:Nothing"}, ["cannot be loaded", "Nothing"]),
+        ({"mixer": "shoal.config.settings:Declared"}, ["Settings dataclass"]),
+        ({"buffer_size": 5, "batch_size": 6}, ["buffer_size=5", "batch_size=6"]),
+        ({"t_max": 0}, ["t_max=0", "at least 1"]),
+        ({"K": -1}, ["K=-1", "0 or more"]),
+        ({"T": 0}, ["T=0", "positive"]),
+        ({"w_c": 0}, ["w_c=0", "above 0"]),
+        ({"gamma": 1.5}, ["gamma=1.5", "0 to 1"]),
+        ({"lr": 0}, ["lr=0", "positive"]),
+        ({"s2q_fix_prob": 2}, ["s2q_fix_prob=2", "probability"]),
+        ({"resume": "a", "checkpoint_path": "b"}, ["resume", "checkpoint_path"]),
+        ({"epsilon_start": 2}, ["epsilon_start=2"]),
+        ({"rnn_hidden_dim": 0}, ["rnn_hidden_dim=0"]),
+        ({"target_update_interval": 0}, ["target_update_interval=0"]),
+        ({"grad_norm_clip": -1}, ["grad_norm_clip=-1"]),
+        ({"seed": -1}, ["seed=-1"]),
+        ({"torch_threads": -1}, ["torch_threads=-1"]),
+        ({"max_env_restarts": 0}, ["max_env_restarts=0"]),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(changes, words):
+    with pytest.raises(UserError) as refusal:
+        resolve(**changes)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_a_setting_without_value_is_asked_for():
+    with pytest.raises(UserError, match=r"'learner' \(loss.*\) has no value"):
+        RunSettings({"env": "matrix_game"}, ExperimentSettings)
+
+
+def test_resolving_leaves_the_raw_settings_as_they_were():
+    settings = raw()
+    before = {**settings, "env_args": {**settings["env_args"]}}
+    RunSettings(settings, ExperimentSettings)
+    assert settings == before
+
+
+def test_nearest_names_ignore_case_and_fall_back_to_all():
+    assert registry.nearest("QMIX", ["qmix", "vdn"]) == "'qmix'"
+    assert registry.nearest("zzz", ["vdn", "qmix"]) == "'qmix', 'vdn'"

@@ -1,0 +1,152 @@
+"""Stacked layers against PyTorch's own, one module a copy."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shoal.modules.layers.gru import StackedGRU
+from shoal.modules.layers.latent import EncoderDecoder
+from shoal.modules.layers.stacked import StackedLinear, StackedMLP, copy_state_dict
+
+close = torch.testing.assert_close
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("shared", [True, False])
+def test_linear_equals_separate_layers(copies: int, shared: bool) -> None:
+    stacked = StackedLinear(copies, 5, 4).double()
+    x = torch.randn(1 if shared else copies, 7, 5, dtype=torch.float64, requires_grad=True)
+    y = stacked(x)
+    assert y.shape == (copies, 7, 4)
+    y.square().sum().backward()
+    grad_x = torch.zeros_like(x)
+    for k in range(copies):
+        plain = nn.Linear(5, 4).double()
+        plain.weight.data, plain.bias.data = stacked.weight.data[k].clone(), stacked.bias.data[k].clone()
+        own = x.detach()[0 if shared else k].clone().requires_grad_()
+        expected = plain(own)
+        expected.square().sum().backward()
+        close(y[k], expected, rtol=0, atol=1e-12)
+        close(stacked.weight.grad[k], plain.weight.grad, rtol=0, atol=1e-10)
+        close(stacked.bias.grad[k], plain.bias.grad, rtol=0, atol=1e-10)
+        grad_x[0 if shared else k] += own.grad
+    close(x.grad, grad_x, rtol=0, atol=1e-10)
+
+
+def test_linear_starts_as_pytorchs() -> None:
+    """Every slice by its own fan-in, not by the stacked tensor's."""
+    stacked = StackedLinear(3, 16, 200)
+    bound = 1 / math.sqrt(16)
+    plain = nn.Linear(16, 200)
+    for slices, own in ((stacked.weight, plain.weight), (stacked.bias, plain.bias)):
+        for k in range(3):
+            assert 0.95 * bound < slices[k].abs().max() <= bound
+            assert slices[k].std().item() == pytest.approx(own.std().item(), rel=0.1)
+    assert not torch.equal(stacked.weight[0], stacked.weight[1])
+
+
+def test_gru_starts_as_pytorchs() -> None:
+    stacked = StackedGRU(2, 9, 16)
+    bound = 1 / math.sqrt(16)
+    for parameter in stacked.parameters():
+        for k in range(2):
+            assert 0.9 * bound < parameter[k].abs().max() <= bound
+        assert not torch.equal(parameter[0], parameter[1])
+
+
+def test_mlp_has_a_relu_between_layers_only() -> None:
+    mlp = StackedMLP(2, [3, 4, 5])
+    first, second = (layer for layer in mlp if isinstance(layer, StackedLinear))
+    x = torch.randn(1, 6, 3)
+    close(mlp(x), second(first(x).relu()))
+    assert (mlp(x) < 0).any()
+
+
+def torch_gru(stacked: StackedGRU, k: int) -> nn.GRU:
+    """PyTorch's GRU with the parameters of copy ``k``."""
+    plain = nn.GRU(stacked.weight_ih.shape[-1], stacked.weight_hh.shape[-1]).to(stacked.weight_ih.dtype)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        getattr(plain, f"{name}_l0").data = getattr(stacked, name).data[k].clone()
+    return plain
+
+
+@pytest.mark.parametrize("unroll", [StackedGRU.forward, StackedGRU.library_unroll])
+@pytest.mark.parametrize(("copies", "T"), [(1, 1), (1, 6), (3, 5)])
+def test_gru_equals_pytorchs(unroll: Callable[[StackedGRU, Tensor, Tensor], Tensor], copies: int, T: int) -> None:
+    stacked = StackedGRU(copies, 4, 3).double()
+    x = torch.randn(copies, T, 6, 4, dtype=torch.float64, requires_grad=True)
+    h = torch.randn(copies, 6, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(copies, T, 6, 3, dtype=torch.float64)
+    states = unroll(stacked, x, h)
+    assert states.shape == (copies, T, 6, 3)
+    (states * weight).sum().backward()
+    for k in range(copies):
+        plain = torch_gru(stacked, k)
+        own_x, own_h = x.detach()[k].clone().requires_grad_(), h.detach()[k : k + 1].clone().requires_grad_()
+        expected, _ = plain(own_x, own_h)
+        (expected * weight[k]).sum().backward()
+        close(states[k], expected, rtol=0, atol=1e-12)
+        close(x.grad[k], own_x.grad, rtol=0, atol=1e-10)
+        close(h.grad[k], own_h.grad[0], rtol=0, atol=1e-10)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            close(getattr(stacked, name).grad[k], getattr(plain, f"{name}_l0").grad, rtol=0, atol=1e-10)
+
+
+def test_gru_gradients_are_the_numerical_ones() -> None:
+    stacked = StackedGRU(2, 2, 3).double()
+    names = [name for name, _ in stacked.named_parameters()]
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    h = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def states(x: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
+        out: Tensor = torch.func.functional_call(stacked, dict(zip(names, parameters, strict=True)), (x, h))
+        return out
+
+    assert torch.autograd.gradcheck(states, (x, h, *stacked.parameters()))
+
+
+def test_gru_gradient_from_the_last_state_alone() -> None:
+    """A loss on one step sends autograd an expanded, mostly zero gradient."""
+    stacked = StackedGRU(2, 4, 3).double()
+    x = torch.randn(2, 5, 6, 4, dtype=torch.float64)
+    h = torch.zeros(2, 6, 3, dtype=torch.float64)
+    ours = torch.autograd.grad(stacked(x, h)[:, -1].sum(), tuple(stacked.parameters()))
+    library = torch.autograd.grad(stacked.library_unroll(x, h)[:, -1].sum(), tuple(stacked.parameters()))
+    for one, other in zip(ours, library, strict=True):
+        close(one, other, rtol=0, atol=1e-10)
+
+
+def test_gru_in_single_precision_and_twice_through_one_module() -> None:
+    """Two calls before one backward pass, as an online network and its candidates may do."""
+    stacked = StackedGRU(2, 4, 3)
+    x, y, h = torch.randn(2, 5, 6, 4), torch.randn(2, 5, 6, 4), torch.zeros(2, 6, 3)
+    ours = torch.autograd.grad((stacked(x, h) * stacked(y, h)).sum(), tuple(stacked.parameters()))
+    library = stacked.library_unroll(x, h) * stacked.library_unroll(y, h)
+    for one, other in zip(ours, torch.autograd.grad(library.sum(), tuple(stacked.parameters())), strict=True):
+        close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_copy_state_dict_takes_a_snapshot_of_one_copy() -> None:
+    stacked, single = StackedMLP(3, [4, 5, 2]), StackedMLP(1, [4, 5, 2])
+    snapshot = copy_state_dict(stacked, 2)
+    single.load_state_dict(snapshot)
+    x = torch.randn(1, 6, 4)
+    close(single(x)[0], stacked(x)[2])
+    before = single(x)
+    with torch.no_grad():
+        stacked[0].weight.zero_()
+    assert snapshot["0.weight"].any()
+    assert torch.equal(single(x), before)
+
+
+def test_encoder_decoder_shapes_and_distribution() -> None:
+    latent = EncoderDecoder(history_dim=6, state_dim=4, n_candidates=3, hidden_dim=8, latent_dim=2)
+    assert latent.encoder(torch.randn(5, 7, 6)).shape == (5, 7, 2)
+    state_hat, log_p = latent(torch.randn(5, 7, 6))
+    assert state_hat.shape == (5, 7, 4)
+    assert log_p.shape == (5, 7, 3)
+    close(log_p.exp().sum(-1), torch.ones(5, 7))
+    assert (state_hat < 0).any()  # no ReLU behind the heads

@@ -1,0 +1,104 @@
+"""Checkpoint files: whole or not at all, found by step, refused with a way out."""
+
+import pytest
+import torch
+
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils.errors import UserError
+
+
+def saved(folder, *steps):
+    for step in steps:
+        checkpoints.save({"step": step}, folder, step)
+    return folder
+
+
+def test_a_round_trip(tmp_path):
+    content = {"weights": torch.arange(3.0), "n": 2**40, "nested": {"none": None, "list": [1.5, "x"]}}
+    path = checkpoints.save(content, tmp_path / "new" / "folder", 120)
+    assert path == tmp_path / "new" / "folder" / "120.pt"
+    loaded = checkpoints.load(path)
+    assert loaded.pop("format") == checkpoints.FORMAT
+    assert loaded.pop("weights").equal(content.pop("weights"))
+    assert loaded == content
+
+
+def test_saving_again_replaces(tmp_path):
+    checkpoints.save({"try": 1}, tmp_path, 5)
+    checkpoints.save({"try": 2}, tmp_path, 5)
+    assert checkpoints.load(tmp_path / "5.pt")["try"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["5.pt"]
+
+
+@pytest.mark.parametrize("cause", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_save_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch, cause):
+    saved(tmp_path, 5)
+
+    def half(content, file):
+        file.write(b"half a checkpoint")
+        raise cause
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(type(cause)):
+        checkpoints.save({"step": 6}, tmp_path, 5)
+    assert [path.name for path in tmp_path.iterdir()] == ["5.pt"]
+    assert checkpoints.load(tmp_path / "5.pt")["step"] == 5
+
+
+def test_steps_are_numbers_not_names(tmp_path):
+    saved(tmp_path, 1000, 20, 9)
+    (tmp_path / "best.pt").write_bytes(b"")
+    (tmp_path / "tmpabc.part").write_bytes(b"")
+    assert checkpoints.steps_in(tmp_path) == [9, 20, 1000]
+
+
+@pytest.mark.parametrize(("load_step", "found"), [(0, 1000), (1, 9), (14, 9), (15, 20), (600, 1000), (10**9, 1000)])
+def test_the_newest_or_the_nearest_step(tmp_path, load_step, found):
+    assert checkpoints.find(saved(tmp_path, 9, 20, 1000), load_step) == tmp_path / f"{found}.pt"
+
+
+def test_a_file_is_itself(tmp_path):
+    saved(tmp_path, 9, 20)
+    assert checkpoints.find(tmp_path / "9.pt", 20) == tmp_path / "9.pt"
+
+
+def test_nothing_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="There is no checkpoint at .*nowhere"):
+        checkpoints.find(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        checkpoints.find(tmp_path)
+
+
+def test_a_damaged_file_is_refused_and_the_one_before_is_named(tmp_path):
+    saved(tmp_path, 9, 20, 30)
+    whole = (tmp_path / "20.pt").read_bytes()
+    (tmp_path / "20.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"20\.pt cannot be read .*damaged.*load_step=9 would take the one before"):
+        checkpoints.load(tmp_path / "20.pt")
+
+
+def test_a_damaged_first_file_has_none_before_it(tmp_path):
+    (tmp_path / "9.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="no other one lies beside it"):
+        checkpoints.load(tmp_path / "9.pt")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weights": torch.zeros(1)}, {"format": 99}])
+def test_a_file_of_another_program_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "3.pt")
+    with pytest.raises(UserError, match=r"3\.pt is not a checkpoint that this version of Shoal writes"):
+        checkpoints.load(tmp_path / "3.pt")
+
+
+class Trap:
+    """Pickles into a call."""
+
+    def __reduce__(self):
+        return print, ("sprung",)
+
+
+def test_loading_runs_no_code(tmp_path, capsys):
+    torch.save({"format": checkpoints.FORMAT, "trap": Trap()}, tmp_path / "3.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        checkpoints.load(tmp_path / "3.pt")
+    assert "sprung" not in capsys.readouterr().out

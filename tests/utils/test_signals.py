@@ -1,0 +1,68 @@
+"""Stop requests: noted, not obeyed at once; a second Ctrl-C is."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from shoal.utils.signals import Interrupted, StopRequest
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_the_work_goes_on(signum):
+    before = signal.getsignal(signum)
+    with StopRequest() as stop:
+        assert not stop
+        os.kill(os.getpid(), signum)
+        assert stop
+        assert stop.signum == signum
+    assert signal.getsignal(signum) is before
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with pytest.raises(KeyboardInterrupt) as end, StopRequest():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not isinstance(end.value, Interrupted)
+
+
+def test_ctrl_c_after_sigterm_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_sigterm_changes_nothing():
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+
+
+def test_the_handlers_come_back_after_an_exception():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ValueError, match="broken"), StopRequest():
+        raise ValueError("broken")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work():
+        with StopRequest() as stop:
+            seen.append((bool(stop), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
+
+
+def test_an_interruption_names_its_signal():
+    error = Interrupted(signal.SIGTERM)
+    assert isinstance(error, KeyboardInterrupt)
+    assert str(error) == "SIGTERM"
+    assert error.signum == 15
