@@ -51,6 +51,7 @@ class ExperimentSettings:
     checkpoint_path: Annotated[str, "folder or file of checkpoints to start from or to evaluate"] = ""
     load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest"] = 0
     evaluate: Annotated[bool, "only test the loaded checkpoint, greedily"] = False
+    save_replay: Annotated[bool, "with evaluate=True: save the first test episode as an animated GIF"] = False
     resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with"] = ""
 
     def __post_init__(self) -> None:
@@ -72,6 +73,8 @@ class ExperimentSettings:
             )
         if self.evaluate and not self.checkpoint_path:
             raise UserError("evaluate=True needs the checkpoint to test: add checkpoint_path=results/models/...")
+        if self.save_replay and not self.evaluate:
+            raise UserError("save_replay=True draws an evaluated team: add evaluate=True and checkpoint_path=...")
         if self.resume and self.checkpoint_path:
             raise UserError("resume and checkpoint_path exclude each other: resume already names the checkpoint.")
 
@@ -203,11 +206,15 @@ class Experiment:
         before = self.runner.state_dict()
         stats: dict[str, list[float]] = {}
         controller = self.learner.controller.for_execution()
+        frames: list[np.ndarray] | None = [] if s.save_replay else None
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(before["test"])
             for _ in range(max(1, s.test_nepisode // self.runner.n)):
-                rollout = self.runner.run(controller, p.t_env, test_mode=True)
+                rollout = self.runner.run(controller, p.t_env, test_mode=True, frames=frames)
+                if frames:
+                    self._save_replay(frames)
+                frames = None  # the first episode alone
                 for key, values in rollout.stats.items():
                     stats.setdefault(key, []).extend(values)
                 if stop:
@@ -220,6 +227,15 @@ class Experiment:
         self.console.test_result(p.t_env, metrics)
         p.last_test = p.t_env
         return metrics
+
+    def _save_replay(self, frames: list[np.ndarray]) -> None:
+        from PIL import Image
+
+        path = Path(self.settings.local_results_path) / "replays" / f"{self.model_dir.name}.gif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first, *rest = [Image.fromarray(frame) for frame in frames]
+        first.save(path, save_all=True, append_images=rest, duration=125, loop=0)
+        self.logger.info(f"replay {path}")
 
     def _stop_if_asked(self, stop: StopRequest) -> None:
         if stop.signum is None:

@@ -120,6 +120,7 @@ class _Engine:
     n_actions: int
     obs_dim: int
     state_dim: int
+    full_health: np.ndarray
     blank: Callable[[], Any]
     reset: Callable[..., tuple[Any, dict[str, Any]]]
     step: Callable[..., tuple[Any, dict[str, Any]]]
@@ -245,6 +246,7 @@ def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
         n_actions=shapes["avail_actions"].shape[-1],
         obs_dim=shapes["obs"].shape[-1],
         state_dim=shapes["state"].shape[-1],
+        full_health=np.asarray(game.unit_type_health),
         blank=lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry_like),
         reset=jax.jit(reset, donate_argnums=0),
         step=jax.jit(step, donate_argnums=0),
@@ -366,6 +368,21 @@ class SmaxVectorEnv(VectorEnv):
         reward = np.array(out["reward"], dtype=np.float64)
         return observation, reward, np.array(out["terminated"]), np.array(out["truncated"]), infos
 
+    def units(self) -> list[tuple[float, float, float, bool]]:
+        """Living units of copy 0: x, y (map units), share of full health, whether it is an enemy."""
+        if self._carry is None:
+            raise RuntimeError("reset() must come before units().")
+        battle = self._carry["battle"].state
+        full = np.asarray(self._engine.full_health)[np.asarray(battle.unit_types[0])]
+        rows = zip(
+            np.asarray(battle.unit_positions[0]).tolist(),
+            (np.asarray(battle.unit_health[0]) / full).tolist(),
+            np.asarray(battle.unit_teams[0]).tolist(),
+            np.asarray(battle.unit_alive[0]).tolist(),
+            strict=True,
+        )
+        return [(x, y, health, team > 0) for (x, y), health, team, alive in rows if alive]
+
     def _observation(self, out: dict[str, Any]) -> dict[str, np.ndarray]:
         # Copied out: JAX's own memory is read-only, and on a CPU it would be aliased.
         return {key: np.array(out[key]) for key in self.single_observation_space.spaces}  # type: ignore[attr-defined]
@@ -383,9 +400,12 @@ class SmaxEnv(gymnasium.Env):
     """
 
     Settings = SmaxSettings
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012 - gymnasium's attribute
+    render_mode = "rgb_array"
 
     def __init__(self, settings: SmaxSettings) -> None:
         self._battle = SmaxVectorEnv(settings, 1)
+        self._map_size = settings.map_width, settings.map_height
         self.observation_space = self._battle.single_observation_space
         self.action_space = self._battle.single_action_space
         self.episode_limit = self._battle.episode_limit
@@ -409,3 +429,18 @@ class SmaxEnv(gymnasium.Env):
         info = {key: value[0].item() for key, value in infos.items() if not key.startswith("_")}
         first = {key: value[0] for key, value in observation.items()}
         return first, float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> np.ndarray:
+        """The battle seen from above, uint8 ``[height, width, 3]``: own units blue, enemies red, health as filling."""
+        from PIL import Image, ImageDraw
+
+        pixels = 12
+        width, height = (side * pixels for side in self._map_size)
+        image = Image.new("RGB", (width, height), "white")
+        canvas = ImageDraw.Draw(image)
+        for x, y, health, enemy in self._battle.units():
+            colour, r = ("firebrick" if enemy else "royalblue"), 0.6 * pixels
+            box = [x * pixels - r, height - y * pixels - r, x * pixels + r, height - y * pixels + r]
+            canvas.ellipse(box, outline=colour, width=2)
+            canvas.pieslice(box, -90, -90 + 360 * health, fill=colour)
+        return np.asarray(image)

@@ -87,23 +87,26 @@ class Runner:
         """Fields of the batches that ``run`` returns."""
         return make_scheme(self.spec, controller.extra_fields)
 
-    def run(self, controller: BasicMAC, t_env: int, test_mode: bool = False) -> Rollout:
+    def run(
+        self, controller: BasicMAC, t_env: int, test_mode: bool = False, frames: list[np.ndarray] | None = None
+    ) -> Rollout:
         """Collect one episode from every copy.
 
         Args:
             controller: acts for the team.
             t_env: environment steps done so far, for schedules.
             test_mode: greedy episodes, from a seed stream of their own.
+            frames: takes a picture of copy 0 (uint8 ``[height, width, 3]``) for every state.
 
         Raises:
-            UserError: the environment failed ``max_env_restarts`` times in a row.
+            UserError: the environment failed ``max_env_restarts`` times in a row, or cannot be drawn.
         """
         memory = _EpisodeMemory(self.scheme(controller), self.n, self.spec.episode_limit)
         final_infos: list[dict[str, float]] = [{} for _ in range(self.n)]
         restarts = 0
         pending = np.ones(self.n, dtype=bool)
         while pending.any():
-            failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos)
+            failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos, frames)
             restarts += int(failed.sum())
             if failed.any() and restarts >= self.settings.max_env_restarts:
                 raise UserError(
@@ -128,6 +131,7 @@ class Runner:
         pending: np.ndarray,
         memory: "_EpisodeMemory",
         final_infos: list[dict[str, float]],
+        frames: list[np.ndarray] | None,
     ) -> np.ndarray:
         """One episode in every pending copy. Returns which of them their environment could not finish."""
         device = next(controller.parameters()).device
@@ -141,6 +145,7 @@ class Runner:
         live = np.flatnonzero(pending)
         memory.forget(live)
         memory.observe(live, 0, observation)
+        self._draw(frames)
         state = controller.initial_state(len(live))
         failed = np.zeros(self.n, dtype=bool)
         actions = np.zeros(self.env.action_space.shape or (), dtype=self.env.action_space.dtype)
@@ -153,6 +158,7 @@ class Runner:
             over = terminated | truncated
             memory.act(live, t, acted, reward, over if self.settings.time_limit_is_terminal else terminated)
             memory.observe(live, t + 1, observation)
+            self._draw(frames)
             if not over[live].any():
                 continue
             for i, info in _finished(infos, live[over[live]]):
@@ -163,6 +169,16 @@ class Runner:
             if len(live) == 0:
                 return failed
         raise RuntimeError(f"an environment went on after its episode_limit of {self.spec.episode_limit} steps")
+
+    def _draw(self, frames: list[np.ndarray] | None) -> None:
+        if frames is None:
+            return
+        drawn = self.env.render() if isinstance(self.env, gym.vector.SyncVectorEnv) else None
+        if not drawn or not isinstance(drawn[0], np.ndarray):
+            raise UserError(
+                "save_replay needs runner=episode and an environment that can draw itself (render_mode rgb_array)."
+            )
+        frames.append(drawn[0])
 
     def _next_seed(self, stream: int) -> int:
         number = self.episodes_started[stream]
