@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import functools
 import io
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -130,9 +131,10 @@ class _Engine:
 def _quiet_import() -> Iterator[None]:
     """Keep JaxMARL's greeting off the console, and the run's own streams in place.
 
-    Its import not only prints: it points sys.stdout and sys.stderr at the original ones, past whoever
+    JAX tells of every accelerator that the machine lacks. JaxMARL's import not only prints: it points sys.stdout and sys.stderr at the original ones, past whoever
     captures them.
     """
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     streams = sys.stdout, sys.stderr, sys.__stdout__
     sys.stdout = sys.__stdout__ = io.StringIO()  # type: ignore[assignment,misc]
     try:
