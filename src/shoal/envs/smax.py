@@ -131,8 +131,8 @@ class _Engine:
 def _quiet_import() -> Iterator[None]:
     """Keep JaxMARL's greeting off the console, and the run's own streams in place.
 
-    JAX tells of every accelerator that the machine lacks. JaxMARL's import not only prints: it points sys.stdout and sys.stderr at the original ones, past whoever
-    captures them.
+    JAX tells of every accelerator that the machine lacks. JaxMARL's import not only prints: it points
+    sys.stdout and sys.stderr at the original ones, past whoever captures them.
     """
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     streams = sys.stdout, sys.stderr, sys.__stdout__
