@@ -2,7 +2,7 @@
 
 import sys
 
-from shoal.cli import main
-
 if __name__ == "__main__":
+    from shoal.cli import main  # here, because every spawned environment process imports this file
+
     sys.exit(main(sys.argv))

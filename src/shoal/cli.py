@@ -108,6 +108,11 @@ def _main(argv: list[str]) -> int:
     settings = RunSettings(raw, ExperimentSettings)
 
     command = args["COMMAND"] or "train"
+    if "=" in command or command == "with":
+        raise UserError(
+            f"'{command}' was not understood: settings come after the word 'with', as in with {command.strip('with')} "
+            "t_max=100000."
+        )
     if command not in dict(ex.gather_commands()) and command != "train":
         commands = [name for name, _ in ex.gather_commands()] + ["doctor"]
         raise UserError(f"Unknown command '{command}': did you mean {registry.nearest(command, commands)}?")
@@ -166,8 +171,10 @@ def raw_config(chosen: Mapping[str, str], updates: Mapping[str, Any]) -> tuple[d
     config = files.merge(config, updates)
     content = None
     if config.get("checkpoint_path"):
-        path = checkpoints.find(recorded_models(Path(str(config["checkpoint_path"]))), int(config.get("load_step", 0)))
-        content = checkpoints.load(path)
+        load_step = config.get("load_step", 0)
+        if not isinstance(load_step, int):
+            raise UserError(f"load_step={load_step!r} has the wrong type: it is an environment step, a whole number.")
+        content = checkpoints.load(checkpoints.find(recorded_models(Path(str(config["checkpoint_path"]))), load_step))
     return config, content
 
 
@@ -214,7 +221,10 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
         finally:
             experiment.close()
             logger.close()
-    return _report(run, run_dir, model_dir, result, s)
+    recording.flush_record(run)  # the curve is drawn from the record
+    score = _report(run, run_dir, model_dir, result, s)
+    recording.flush_record(run)
+    return score
 
 
 def _report(

@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from shoal.components.batch import episode_lengths, make_scheme, one_hot, transition_mask
+from shoal.components.batch import PackedSteps, episode_lengths, make_scheme, one_hot, transition_mask
 from shoal.components.spec import TeamSpec
 from shoal.utils.errors import UserError
 
@@ -69,3 +69,32 @@ def test_spec_refuses_other_spaces() -> None:
         TeamSpec.from_spaces(spaces.Box(-1, 1, (3,)), spaces.MultiDiscrete([4] * 3), 7)
     with pytest.raises(UserError, match="action space"):
         TeamSpec.from_spaces(observation, spaces.Discrete(4), 7)
+
+
+def test_packed_steps_are_the_real_ones_longest_episode_first(make_batch: Callable[..., TensorDict]) -> None:
+    batch = make_batch(lengths=(2, 4, 1))
+    batch["state"][..., 0] = 10 * torch.arange(3)[:, None] + torch.arange(5)
+    steps = PackedSteps.of(batch)
+    assert steps.counts == [3, 3, 2, 1, 1]
+    packed = steps.pack(batch["state"])[:, 0].tolist()
+    assert packed == [10, 0, 20, 11, 1, 21, 12, 2, 13, 14]
+    acted = [packed[row] for row in steps.acted.tolist()]
+    assert acted == [10, 0, 20, 11, 1, 12, 13]  # without the last states 2, 21 and 14
+
+
+def test_unpacking_undoes_packing(make_batch: Callable[..., TensorDict]) -> None:
+    batch = make_batch(lengths=(2, 4, 1, 4))
+    steps = PackedSteps.of(batch)
+    obs = batch["obs"] + 100.0  # padding is not zero here
+    both = torch.stack([steps.pack(obs), 2 * steps.pack(obs)])
+    real = batch["filled"].unsqueeze(-1)
+    assert torch.equal(steps.unpack(both), torch.stack([obs * real, 2 * obs * real]))
+
+
+def test_packed_transitions_are_those_of_the_mask(make_batch: Callable[..., TensorDict]) -> None:
+    batch = make_batch()
+    steps = PackedSteps.of(batch)
+    counted = torch.zeros(5, 7).flatten()
+    counted[steps.index[steps.acted]] += 1
+    assert torch.equal(counted.view(5, 7)[:, :-1], transition_mask(batch))
+    assert not counted.view(5, 7)[:, -1].any()

@@ -115,7 +115,7 @@ def test_no_stale_rows(lengths: list[int]) -> None:
     row = int((drawn["state"][:, 0, 0] == 5).nonzero())
     after = lengths[0] + 1
     assert drawn["filled"][row, :after].all()
-    assert all(not drawn[key][row, after:].any() for key in drawn.keys())
+    assert all(not drawn[key][row, after:].any() for key in drawn.keys())  # noqa: SIM118
 
 
 @pytest.mark.parametrize(("n_actions", "stored"), [(256, torch.uint8), (257, torch.int16)])
@@ -142,7 +142,7 @@ def test_continuous_actions_are_kept_as_they_are() -> None:
 
 
 def test_says_how_much_memory_it_takes() -> None:
-    # an episode of 5 rows: obs 2x1, state and reward float32; terminated and filled; avail 2x3; actions 2, one byte each
+    # a row: obs 2, state and reward 1 each, as float32; terminated, filled, avail 2x3 and actions 2, a byte each
     assert make_buffer(capacity=10).gigabytes == pytest.approx(10 * 5 * (4 * 4 + 2 + 6 + 2) / 1e9)
 
 
@@ -175,7 +175,7 @@ def test_state_dict_with_episodes_goes_on_as_before(inserted: int) -> None:
             one.insert(episodes([number], lengths=[2]))
         mine, theirs = buffer.sample(2, CPU), other.sample(2, CPU)
         assert mine.batch_size == theirs.batch_size
-        assert all(torch.equal(mine[key], theirs[key]) for key in mine.keys())
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine.keys())  # noqa: SIM118 (iterates over rows otherwise)
     assert numbers_in(buffer) == numbers_in(other)
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+
+from shoal.cli import main
 
 TESTS = Path(__file__).resolve().parents[1]
 MAIN = TESTS.parent / "src" / "main.py"
@@ -19,6 +22,13 @@ def environment(**more: str) -> dict[str, str]:
     """The variables of a process that imports Shoal and these tests, single-threaded and off the GPU."""
     paths = os.pathsep.join([str(MAIN.parent), str(TESTS)])
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
+
+
+def in_process(cwd: Path, *args: str) -> int:
+    """The command line in this process, in the folder ``cwd``. Returns the exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        return main(["src/main.py", *args])
 
 
 def start(cwd: Path, *args: str) -> subprocess.Popen[str]:

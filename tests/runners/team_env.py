@@ -8,6 +8,9 @@ from typing import Annotated
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from shoal.runners.workers import EnvFactory
 
 FAILED_REWARD = 1000.0
 """Paid only in episodes that fail, so that one of them in a mean cannot be overlooked."""
@@ -88,3 +91,24 @@ class TeamEnv(gymnasium.Env):
         over = self._steps >= self._length and not self.settings.overrun
         info = {"score": float(self._length), "seed": float(self._seed)} if over else {}
         return self._observation(), reward, over and self._terminates, over and not self._terminates, info
+
+
+class Waiting(SyncVectorEnv):
+    """Copies that wait at their episode's end for the others, as worker processes do."""
+
+    def step(self, actions):
+        self._autoreset_envs[:] = False
+        return super().step(actions)
+
+
+def in_this_process(env_class, settings, n):
+    """``n`` copies without worker processes."""
+    return Waiting([EnvFactory(env_class, settings)] * n, autoreset_mode=AutoresetMode.DISABLED)
+
+
+class VectorisedTeamEnv(TeamEnv):
+    """Brings a vector environment of its own, as SMAX does."""
+
+    @classmethod
+    def make_vector(cls, settings, num_envs):
+        return in_this_process(TeamEnv, settings, num_envs)

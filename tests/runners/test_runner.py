@@ -1,13 +1,15 @@
 """Collecting episodes: what is stored, what is left out, what is replaced."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tensordict import TensorDict
 from torch import nn
 
-from runners.team_env import FAILED_REWARD, TeamEnv, TeamEnvSettings
+from runners.launch import workers_of
+from runners.team_env import FAILED_REWARD, TeamEnv, TeamEnvSettings, VectorisedTeamEnv, in_this_process
 from shoal.components.batch import episode_lengths, transition_mask
 from shoal.components.replay import ReplayBuffer
 from shoal.config.settings import RunSettings
@@ -19,7 +21,6 @@ from shoal.runners.runner import (
     Runner,
     RunnerSettings,
 )
-from shoal.runners.workers import EnvFactory
 from shoal.utils.errors import UserError
 
 ALL = TeamEnvSettings(fail_share=1.0)
@@ -51,22 +52,13 @@ class Reflex(nn.Module):
         return TensorDict({"actions": scores}, batch_size=step.batch_size), state.apply(lambda x: x + 1)
 
 
-class Waiting(SyncVectorEnv):
-    """Copies that wait at their episode's end for the others, as worker processes do."""
-
-    def step(self, actions):
-        self._autoreset_envs[:] = False
-        return super().step(actions)
-
-
 class SideBySide(Runner):
     """Four copies, all in this process."""
 
     n_copies = 4
 
     def make_env(self, env_class, env_settings):
-        copies = [EnvFactory(env_class, env_settings)] * self.n_copies
-        return Waiting(copies, autoreset_mode=AutoresetMode.DISABLED)
+        return in_this_process(env_class, env_settings, self.n_copies)
 
 
 class Pair(SideBySide):
@@ -352,3 +344,12 @@ def test_worker_processes_and_the_episode_runner_collect_the_same_episodes():
         assert one.stats == {key: [values[b]] for key, values in both.stats.items()}
         rows = one.batch.shape[1]
         assert all(value[0].equal(both.batch[key][b, :rows]) for key, value in one.batch.items())
+
+
+def test_an_environment_with_a_vector_step_of_its_own_needs_no_processes():
+    before = len(workers_of(os.getpid()))
+    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=3), VectorisedTeamEnv, TeamEnvSettings(), 3)
+    assert len(workers_of(os.getpid())) == before
+    assert runner.n == 3
+    rollout = runner.run(Reflex(), 0)
+    assert_holds_what_happened(rollout.batch, rollout.stats)

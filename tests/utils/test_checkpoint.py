@@ -63,7 +63,7 @@ def test_a_file_is_itself(tmp_path):
 
 
 def test_nothing_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="There is no checkpoint at .*nowhere"):
+    with pytest.raises(UserError, match=r"There is no checkpoint at .*nowhere"):
         checkpoints.find(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no checkpoint"):
         checkpoints.find(tmp_path)

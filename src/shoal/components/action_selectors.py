@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from shoal.components.schedules import LinearSchedule
+from shoal.utils.errors import UserError
 
 UNAVAILABLE = -9999999.0
 """What an unavailable action is worth before every argmax."""
@@ -23,6 +24,11 @@ class EpsilonGreedySettings:
     epsilon_finish: Annotated[float, "probability of a random action after the anneal"] = 0.05
     epsilon_anneal_time: Annotated[int, "environment steps from epsilon_start to epsilon_finish"] = 50_000
     evaluation_epsilon: Annotated[float, "probability of a random action in test episodes"] = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon_start", "epsilon_finish", "evaluation_epsilon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} is not a probability: give a number from 0 to 1.")
 
 
 class EpsilonGreedy:

@@ -147,7 +147,10 @@ class RunSettings:
                     component = registry.find(row.key, value)
                     self.components[row.key] = component
                     queue.append(("env_args." if row.key == "env" else "", component.Settings, f"{row.key}={value}"))
-            self._settings[settings_class] = settings_class(**fields)
+            try:
+                self._settings[settings_class] = settings_class(**fields)
+            except ValueError as error:  # how networks, which know nothing of the command line, refuse a value
+                raise UserError(str(error)) from error
         self._refuse(unread, "")
         self._refuse(unread_env, "env_args.")
 

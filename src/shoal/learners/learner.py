@@ -32,8 +32,9 @@ class LearnerSettings:
         for name in ("gamma", "td_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} is out of range: give a number from 0 to 1.")
-        if self.lr <= 0:
-            raise UserError(f"lr={self.lr} is out of range: the learning rate must be positive.")
+        for name in ("lr", "grad_norm_clip", "target_update_interval"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be positive.")
 
 
 class Learner(nn.Module):

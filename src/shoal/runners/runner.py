@@ -27,12 +27,17 @@ class RunnerSettings:
     ] = False
     max_env_restarts: Annotated[int, "give up when an environment fails this many times in a row"] = 10
 
+    def __post_init__(self) -> None:
+        if self.max_env_restarts < 1:
+            raise UserError(f"max_env_restarts={self.max_env_restarts} is out of range: it must be at least 1.")
+
 
 @dataclass(frozen=True)
 class ParallelRunnerSettings(RunnerSettings):
     batch_size_run: Annotated[int, "environments that run side by side, and episodes in one rollout"] = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size_run < 1:
             raise UserError(f"batch_size_run={self.batch_size_run} is not possible: run at least one environment.")
 
@@ -103,14 +108,14 @@ class Runner:
         """
         memory = _EpisodeMemory(self.scheme(controller), self.n, self.spec.episode_limit)
         final_infos: list[dict[str, float]] = [{} for _ in range(self.n)]
-        restarts = 0
+        failures = np.zeros(self.n, dtype=np.int64)  # in a row, of each copy
         pending = np.ones(self.n, dtype=bool)
         while pending.any():
             failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos, frames)
-            restarts += int(failed.sum())
-            if failed.any() and restarts >= self.settings.max_env_restarts:
+            failures += failed
+            if failures.max() >= self.settings.max_env_restarts:
                 raise UserError(
-                    f"The environment failed {restarts} times in a row: "
+                    f"The environment failed {failures.max()} times in a row: "
                     "run 'python src/main.py doctor' to see what is wrong with it."
                 )
             pending = failed
@@ -121,7 +126,7 @@ class Runner:
         for info in final_infos:
             for key, value in info.items():
                 stats.setdefault(key, []).append(value)
-        return Rollout(memory.batch(), int(memory.lengths.sum()), stats, restarts)
+        return Rollout(memory.batch(), int(memory.lengths.sum()), stats, int(failures.sum()))
 
     def _run_pending(
         self,
@@ -195,8 +200,11 @@ class Runner:
         self.episodes_started = {TRAIN: state["train"], TEST: state["test"]}
 
     def close(self) -> None:
-        """End the environments and their processes."""
-        self.env.close()
+        """End the environments and their processes, without waiting long for a step under way."""
+        if isinstance(self.env, gym.vector.AsyncVectorEnv):
+            self.env.close(timeout=2.0)
+        else:
+            self.env.close()
 
 
 class EpisodeRunner(Runner):

@@ -63,8 +63,13 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        others = [str(s) for s in steps_in(path.parent) if f"{s}{SUFFIX}" != path.name]
-        advice = f"load_step={others[-1]} would take the one before" if others else "no other one lies beside it"
+        others = [s for s in steps_in(path.parent) if str(s) != path.stem]
+        before = [s for s in others if path.stem.isdigit() and s < int(path.stem)]
+        advice = "no other one lies beside it"
+        if before:
+            advice = f"load_step={before[-1]} would take the one before"
+        elif others:
+            advice = f"load_step={others[0]} would take another one"
         raise UserError(
             f"The checkpoint {path} cannot be read ({type(error).__name__}: damaged, or not a checkpoint); {advice}."
         ) from error

@@ -13,6 +13,10 @@ from shoal.modules.layers.stacked import StackedLinear
 class RNNAgentSettings:
     rnn_hidden_dim: Annotated[int, "width of the agents' hidden layer and recurrent state"] = 64
 
+    def __post_init__(self) -> None:
+        if self.rnn_hidden_dim < 1:
+            raise ValueError(f"rnn_hidden_dim={self.rnn_hidden_dim} is out of range: it must be at least 1.")
+
 
 class RNNAgent(nn.Module):
     """Recurrent utility network (Linear, ReLU, GRU, Linear), one set of parameters for the whole team.

@@ -1,0 +1,175 @@
+"""Every learner's loss against plain loops over episodes, steps, agents and copies, straight from the equations."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from shoal.components.batch import PackedSteps, episode_lengths
+from shoal.learners.central import CentralValue
+from shoal.learners.learner import Learner
+
+MakeLearner = Callable[..., Learner]
+MakeBatch = Callable[..., TensorDict]
+
+
+def prepared(learner: Learner, batch: TensorDict) -> tuple[Learner, TensorDict]:
+    """In double precision, with targets that differ from the networks they follow, and values of some size."""
+    learner.double()
+    with torch.no_grad():
+        for name, p in learner.named_parameters():
+            if not p.requires_grad:
+                p += 0.3 * torch.randn_like(p)
+            elif name.startswith("controller.agent.fc_out"):
+                p *= 5
+    wide = {key: x.double() if x.is_floating_point() else x for key, x in batch.items()}
+    return learner, TensorDict(wide, batch_size=batch.batch_size)
+
+
+def episodes(batch: TensorDict) -> Iterator[TensorDict]:
+    for b, length in enumerate(episode_lengths(batch).tolist()):
+        yield batch[b : b + 1, : length + 1]
+
+
+def best(values: Tensor, avail: Tensor) -> list[int]:
+    """Each agent's best available action: values and avail ``[N, A]``."""
+    rows = zip(values, avail, strict=True)
+    return [max(allowed.nonzero().flatten().tolist(), key=row.__getitem__) for row, allowed in rows]
+
+
+def at(values: Tensor, joint: list[int]) -> Tensor:
+    return torch.stack([row[a] for row, a in zip(values, joint, strict=True)])
+
+
+def td_targets(episode: TensorDict, v: list[float], gamma: float = 0.99, lam: float = 0.6) -> list[float]:
+    y, length = [0.0] * (len(v) - 1), len(v) - 1
+    for t in reversed(range(length)):
+        later = v[t + 1] if t + 1 == length else lam * y[t + 1] + (1 - lam) * v[t + 1]
+        ended = bool(episode["terminated"][0, t])
+        y[t] = float(episode["reward"][0, t]) + (0.0 if ended else gamma * later)
+    return y
+
+
+def mixed(mixer: nn.Module | None, utilities: Tensor, state: Tensor, k: int = 0, copies: int = 1) -> float:
+    return float(mixer(utilities.view(1, 1, -1).expand(copies, -1, -1), state.view(1, -1))[k])
+
+
+def central_value(central: CentralValue, utilities: Tensor, joint: list[int], state: Tensor) -> float:
+    return float(central.mixer(at(utilities, joint).view(1, 1, -1), state.view(1, -1)))
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+@pytest.mark.parametrize("lam", [0.0, 0.6])
+@pytest.mark.parametrize("mixer", [None, "vdn", "qmix"])
+@torch.no_grad()
+def test_q_learner(
+    make_learner: MakeLearner, make_batch: MakeBatch, mixer: str | None, lam: float, double_q: bool
+) -> None:
+    """IQL regresses every agent on its own target; VDN and QMIX the joint value on one."""
+    settings = {"mixer": mixer, "td_lambda": lam, "double_q": double_q}
+    learner, batch = prepared(make_learner(learner="q_learner", **settings), make_batch())
+    errors = []
+    for episode in episodes(batch):
+        online, target = learner.controller.unroll(episode)[0], learner.target_controller.unroll(episode)[0]
+        state, rows = episode["state"][0], range(len(online))
+        choosers = online if double_q else target
+        bootstrap = [at(target[t], best(choosers[t], episode["avail_actions"][0, t])) for t in rows]
+        taken = [at(online[t], episode["actions"][0, t].tolist()) for t in rows[:-1]]
+        if mixer is None:
+            for i in range(3):
+                y = td_targets(episode, [float(v[i]) for v in bootstrap], lam=lam)
+                errors += [float(q[i]) - y[t] for t, q in enumerate(taken)]
+        else:
+            v = [mixed(learner.target_mixer, bootstrap[t], state[t]) for t in rows]
+            y = td_targets(episode, v, lam=lam)
+            errors += [mixed(learner.mixer, q, state[t]) - y[t] for t, q in enumerate(taken)]
+    loss, metrics = learner.loss(batch)
+    assert float(loss) == pytest.approx(0.5 * sum(e * e for e in errors) / len(errors), rel=1e-6)
+    assert float(metrics["td_error_abs"]) == pytest.approx(sum(map(abs, errors)) / len(errors), rel=1e-6)
+
+
+@pytest.mark.parametrize("optimistic", [True, False])
+@torch.no_grad()
+def test_wqmix(make_learner: MakeLearner, make_batch: MakeBatch, optimistic: bool) -> None:
+    settings = {"hysteretic_qmix": optimistic, "w": 0.3, "qmix_loss": 2.0, "central_loss": 3.0}
+    learner, batch = prepared(make_learner(learner="wqmix_learner", **settings), make_batch())
+    projection, central, weights = [], [], []
+    for episode in episodes(batch):
+        steps = PackedSteps.of(episode)
+        online, state = learner.controller.unroll(episode)[0], episode["state"][0]
+        utilities = learner.central.utilities(episode, steps)
+        target = learner.target_central.utilities(episode, steps)
+        greedy = [best(q, avail) for q, avail in zip(online, episode["avail_actions"][0], strict=True)]
+        v = [central_value(learner.target_central, target[t], a, state[t]) for t, a in enumerate(greedy)]
+        for t, y in enumerate(td_targets(episode, v)):
+            u = episode["actions"][0, t].tolist()
+            q_tot = mixed(learner.mixer, at(online[t], u), state[t])
+            trusted = q_tot < y if optimistic else (u == greedy[t] or y > v[t])
+            weights.append(1.0 if trusted else 0.3)
+            projection.append(weights[-1] * (q_tot - y) ** 2)
+            central.append((central_value(learner.central, utilities[t], u, state[t]) - y) ** 2)
+    loss, metrics = learner.loss(batch)
+    R = len(projection)
+    assert float(loss) == pytest.approx(2 * sum(projection) / R + 3 * 0.5 * sum(central) / R, rel=1e-6)
+    assert float(metrics["w_to_use"]) == pytest.approx(sum(weights) / R, rel=1e-6)
+    assert 0.3 < sum(weights) / R < 1  # both weights occur
+
+
+@pytest.mark.parametrize(
+    ("alpha", "floor", "right_side"),
+    [(1.0, 0.1, "target"), (1.0, 0.1, "online"), (0.5, None, "target"), (0.0, 5.0, "target")],
+)
+@torch.no_grad()
+def test_s2q(
+    make_learner: MakeLearner, make_batch: MakeBatch, alpha: float, floor: float | None, right_side: str
+) -> None:
+    settings = {"alpha": alpha, "suppress_floor": floor, "s2q_w0_rhs": right_side, "T": 0.5, "w_c": 0.3}
+    learner, batch = prepared(make_learner(learner="s2q_learner", mac="s2q_mac", **settings), make_batch())
+    steps = PackedSteps.of(batch)
+    values = steps.unpack(learner.controller.unroll_packed(batch, steps)[0])
+    for k in range(3):  # step k does what copy k would, so that there is something to suppress
+        usable = values[k].masked_fill(~batch["avail_actions"], -1e9)
+        batch["actions"][:, k : k + 1] = usable[:, k : k + 1].argmax(-1)
+
+    loss_k, loss_star, kl, state_error, identified = [0.0] * 3, 0.0, 0.0, 0.0, 0
+    R = int(episode_lengths(batch).sum())
+    for episode in episodes(batch):
+        steps = PackedSteps.of(episode)
+        copies, histories = learner.controller.unroll_packed(episode, steps)
+        state, avail = episode["state"][0], episode["avail_actions"][0]
+        utilities = learner.central.utilities(episode, steps)
+        target = learner.target_central.utilities(episode, steps)
+        rows = range(len(state))
+        a = [[best(copies[k, t], avail[t]) for k in range(3)] for t in rows]
+        promised = [[central_value(learner.target_central, target[t], a_k, state[t]) for a_k in a[t]] for t in rows]
+        for t, y in enumerate(td_targets(episode, [values[0] for values in promised])):
+            u = episode["actions"][0, t].tolist()
+            q_star = central_value(learner.central, utilities[t], u, state[t])
+            loss_star += (q_star - y) ** 2 / R
+            rivals = promised[t]
+            if right_side == "online":
+                rivals = [central_value(learner.central, utilities[t], a_k, state[t]) for a_k in a[t]]
+            for k in range(3):
+                suppressed = u in a[t][:k]
+                y_k = y - alpha * suppressed * (q_star if floor is None else max(q_star, floor))
+                q = mixed(learner.mixer, at(copies[k, t], u), state[t], k, copies=3)
+                trusted = q_star >= max(rivals) if k == 0 else q < y_k
+                loss_k[k] += (1.0 if trusted else 0.3) * (q - y_k) ** 2 / R
+            identified += u in a[t]
+            state_hat, log_p_hat = learner.controller.predict(histories[0, t])
+            powers = [math.exp((v - max(promised[t])) / 0.5) for v in promised[t]]
+            p = [power / sum(powers) for power in powers]
+            kl += sum(x * (math.log(x) - float(log_p)) for x, log_p in zip(p, log_p_hat, strict=True) if x > 0) / R
+            state_error += float((state_hat - state[t]).square().mean()) / R
+
+    loss, metrics = learner.loss(batch)
+    assert [float(metrics[f"loss_td_{k}"]) for k in range(3)] == pytest.approx(loss_k, rel=1e-6)
+    assert float(metrics["loss_central"]) == pytest.approx(loss_star, rel=1e-6)
+    assert float(metrics["loss_kl"]) == pytest.approx(kl, rel=1e-5)
+    assert float(metrics["loss_state"]) == pytest.approx(state_error, rel=1e-6)
+    assert float(metrics["identified"]) == pytest.approx(identified / R)
+    assert float(loss) == pytest.approx(sum(loss_k) + loss_star + kl + state_error, rel=1e-6)
+    assert identified > 2

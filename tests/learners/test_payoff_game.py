@@ -1,0 +1,77 @@
+"""The payoff game of s2q.md 9, before its table moves: whom the safe action traps, and who finds the best one."""
+
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from tensordict import TensorDict
+from torch import Tensor
+
+from shoal.components.action_selectors import greedy
+from shoal.components.batch import PackedSteps
+from shoal.components.replay import ReplayBuffer
+from shoal.config.settings import RunSettings
+from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
+from shoal.experiment import ExperimentSettings
+from shoal.learners.learner import Learner
+from shoal.runners.runner import Runner, RunnerSettings
+from shoal.runners.workers import EnvFactory
+
+CPU = torch.device("cpu")
+QUICK = {"lr": 2e-3, "target_update_interval": 200, "epsilon_anneal_time": 1500, "obs_agent_id": True}
+AA, BB, CC = [0, 0], [1, 1], [2, 2]
+
+
+class InProcess(Runner):
+    """Eight copies of the game without worker processes."""
+
+    def make_env(self, env_class: type[gym.Env], env_settings: Any) -> VectorEnv:
+        return SyncVectorEnv([EnvFactory(env_class, env_settings)] * 8, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def train(seed: int, steps: int = 4000, **settings: Any) -> tuple[Learner, Tensor]:
+    """The learner after ``steps``, and the greedy joint action of each of its copies: ``[M, N]``."""
+    torch.manual_seed(seed)
+    run = RunSettings({"env": "matrix_game", **QUICK, **settings}, ExperimentSettings)
+    runner = InProcess(RunnerSettings(), MatrixGameEnv, MatrixGameSettings(), seed)
+    learner: Learner = run.make("learner", spec=runner.spec, make=run.make)
+    buffer = ReplayBuffer(runner.scheme(learner.controller), 2000, runner.spec.episode_limit, CPU, seed)
+    for t_env in range(0, steps, 8):
+        rollout = runner.run(learner.controller, t_env)
+        buffer.insert(rollout.batch)
+        if buffer.can_sample(32):
+            learner.train_on(buffer.sample(32, CPU), t_env + 8, t_env + 8)
+    runner.close()
+    episode = rollout.batch[:1]
+    values, _ = learner.controller.unroll_packed(episode, PackedSteps.of(episode))
+    return learner, greedy(values[:, 0], episode["avail_actions"][0, 0])
+
+
+SEEDS = [pytest.param(0), *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("mixer", ["vdn", "qmix"])
+def test_unweighted_mixing_settles_for_the_safe_action(mixer: str, seed: int) -> None:
+    assert train(seed, learner="q_learner", mixer=mixer)[1].tolist() == [BB]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_central_weighting_finds_the_best_action(seed: int) -> None:
+    assert train(seed, learner="wqmix_learner", hysteretic_qmix=False, w=0.1)[1].tolist() == [AA]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sub_values_hold_the_three_best_actions_in_order(seed: int) -> None:
+    numbers = {"K": 2, "alpha": 1.0, "suppress_floor": 1.0, "T": 1.0, "w_c": 0.1}
+    learner, best = train(seed, learner="s2q_learner", mac="s2q_mac", **numbers)
+    assert best.tolist() == [AA, BB, CC]
+    execution = learner.controller.for_execution()
+    fields = {"obs": torch.ones(1, 2, 1), "avail_actions": torch.ones(1, 2, 3, dtype=torch.bool)}
+    step = TensorDict(fields, batch_size=[1])
+    state = execution.initial_state(1)
+    assert execution.select_actions(step, state, 0, test_mode=True)[0]["actions"].tolist() == [AA]

@@ -1,0 +1,549 @@
+"""The command line: what it teaches, what it refuses, what it records."""
+
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import torch
+from torch import nn
+
+from runners.launch import MAIN, environment, read_json, workers_of
+from shoal import registry
+from shoal.cli import main
+from shoal.config import files
+from shoal.utils import recording
+
+Result = namedtuple("Result", "status out err")
+
+GAME = ["--config=s2q", "--env-config=matrix_game", "with"]
+QUICK = ["runner=episode", "seed=3", "t_max=30", "batch_size=4", "buffer_size=40", "test_nepisode=2"]
+EVERY_STEP = ["test_interval=10", "runner_log_interval=10", "learner_log_interval=10"]
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Runs the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        capsys.readouterr()
+        status = main(["src/main.py", *args])
+        return Result(status, *capsys.readouterr())
+
+    return run
+
+
+def assert_refused(result, *words):
+    """Exit status 1 and one sentence on stderr that says all of ``words``."""
+    assert result.status == 1
+    lines = [line for line in result.err.splitlines() if line.strip()]
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def assert_nothing_launched():
+    """No record of a run, no checkpoint folder, no worker process."""
+    assert [p.name for p in Path().glob("results/sacred/*") if p.name != "_sources"] == []
+    assert not Path("results/models").exists()
+    assert workers_of(os.getpid()) == []
+
+
+# What is refused before anything starts.
+
+REFUSED = {
+    "unknown setting": ([*GAME, "bacth_size=3"], ["'bacth_size'", "'batch_size'", "print_config"]),
+    "unknown setting of the environment": ([*GAME, "env_args.payof=3"], ["'env_args.payof'", "'payoff'"]),
+    "a setting that another component reads": (
+        [*GAME, "double_q=True"],
+        ["'double_q'", "learner=q_learner", "Remove it"],
+    ),
+    "wrong type": ([*GAME, "t_max=soon"], ["t_max='soon'", "whole number"]),
+    "wrong type in the environment": ([*GAME, "env_args.payoff=3"], ["env_args.payoff=3", "list"]),
+    "a ragged payoff": ([*GAME, "env_args.payoff=[[1,2],[3]]"], ["env_args.payoff", "equally long"]),
+    "unknown algorithm": (["--config=s2", "--env-config=smax"], ["--config 's2'", "'s2q'", "--list"]),
+    "unknown environment": (["--config=s2q", "--env-config=smac"], ["--env-config 'smac'", "'smax'"]),
+    "unknown map": (
+        ["--config=s2q", "--env-config=smax", "with", "env_args.map_name=3n"],
+        ["'3n'", "did you mean '3m'", "6h_vs_8z"],
+    ),
+    "unknown mixer": ([*GAME, "mixer=qmx"], ["mixer 'qmx'", "'qmix'"]),
+    "K below 0": ([*GAME, "K=-1"], ["K=-1", "0 or more"]),
+    "T of 0": ([*GAME, "T=0"], ["T=0", "positive"]),
+    "T below 0": ([*GAME, "T=-0.5"], ["T=-0.5", "positive"]),
+    "too small a buffer": ([*GAME, "buffer_size=3", "batch_size=4"], ["buffer_size=3", "batch_size=4", "raise"]),
+    "no environment": (["--config=s2q"], ["--env-config=NAME is missing", "--list"]),
+    "no algorithm": (["--env-config=smax"], ["--config=NAME is missing"]),
+    "config without value": (["--env-config=smax", "--config"], ["--config wants a name"]),
+    "config with an empty value": (["--config=", "--env-config=smax"], ["--config wants a name"]),
+    "config swallowing with": (["--env-config=smax", "--config", "with", "t_max=3"], ["--config wants a name"]),
+    "config given twice": (["--config=s2q", "--config", "qmix", "--env-config=smax"], ["twice", "s2q", "qmix"]),
+    "setting without with": (["--config=s2q", "--env-config=matrix_game", "t_max=3"], ["t_max=3", "'with'"]),
+    "two settings without with": (
+        ["--config=s2q", "--env-config=matrix_game", "t_max=3", "lr=1"],
+        ["t_max=3", "'with'"],
+    ),
+    "unknown command": (["trian", "--config=s2q", "--env-config=matrix_game"], ["'trian'", "'train'"]),
+    "unknown option": (["--verbose", "--config=s2q", "--env-config=matrix_game"], ["--verbose", "--help"]),
+    "evaluate without checkpoint": ([*GAME, "evaluate=True"], ["evaluate=True", "checkpoint_path="]),
+    "missing checkpoint": ([*GAME, "checkpoint_path=results/models/no"], ["results/models/no", "There is no"]),
+    "resume of nothing": (["with", "resume=results/sacred/7"], ["results/sacred/7", "There is no"]),
+    "a malformed MongoDB address": (["-m", "a:b:c:d:e", *GAME, *QUICK], ["MongoDB", "HOST:PORT:DB"]),
+    "missing YAML": (["--config=mine.yaml", "--env-config=smax"], ["mine.yaml", "No such file"]),
+    "missing named YAML": ([*GAME, "mine.yaml"], ["mine.yaml", "No such file"]),
+    "a load_step that is no number": (
+        [*GAME, "checkpoint_path=x", "load_step=last"],
+        ["load_step='last'", "whole number"],
+    ),
+    "sub-values without their controller": (
+        ["--config=qmix", "--env-config=matrix_game", "with", "learner=s2q_learner"],
+        ["learner=s2q_learner", "mac=s2q_mac"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_in_one_sentence_before_anything_starts(cli, case):
+    args, words = REFUSED[case]
+    assert_refused(cli(*args), *words)
+    assert_nothing_launched()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name: [1, 2\nlr: 3\n", ["not valid YAML", "line 2"]),
+        ("- one\n- two\n", ["must be a mapping"]),
+        ("learner: q_learner\nbacth_size: 3\n", ["'bacth_size'", "'batch_size'"]),
+    ],
+)
+def test_a_bad_yaml_is_refused(cli, content, words):
+    Path("mine.yaml").write_text(content)
+    assert_refused(cli("--config=mine.yaml", "--env-config=matrix_game"), *words)
+    assert_nothing_launched()
+
+
+def test_an_unwritable_results_folder_is_refused(cli):
+    Path("results").write_text("a file where a folder should be")
+    assert_refused(cli(*GAME, *QUICK), "cannot record runs in results/sacred", "choose a folder")
+    Path("mine").write_text("another")
+    assert_refused(cli("-F", "mine/records", *GAME, *QUICK), "mine/records")
+    assert workers_of(os.getpid()) == []
+
+
+def test_epsilon_greedy_on_continuous_actions_is_refused(cli):
+    Path("continuous.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  continuous: true\n")
+    result = cli("--config=qmix", "--env-config=continuous.yaml", "with", "runner=episode")
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert "continuous" in sentence
+    assert "needs discrete actions" in sentence
+
+
+def test_an_environment_that_keeps_failing_ends_the_run_with_a_sentence(cli):
+    Path("failing.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  fail_share: 1.0\n")
+    result = cli("--config=qmix", "--env-config=failing.yaml", "with", "runner=episode", "max_env_restarts=4")
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert "failed 4 times" in sentence
+    assert "doctor" in sentence
+
+
+class Blocker:
+    """Makes packages look as if they were not installed."""
+
+    def __init__(self, *packages):
+        self.packages = packages
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.mark.parametrize(
+    ("package", "args"),
+    [
+        ("pettingzoo", ["--config=s2q", "--env-config=pettingzoo", "with", "runner=episode"]),
+        ("pymongo", ["-m", "localhost:1:db", *GAME, *QUICK]),
+        ("tensorboardX", [*GAME, *QUICK, "use_tensorboard=True"]),
+    ],
+)
+def test_a_missing_package_is_named_with_what_to_do(cli, monkeypatch, package, args):
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Blocker(package), *sys.meta_path])
+    result = cli(*args)
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert package in sentence
+    assert "install" in sentence
+
+
+def test_without_jaxmarl_battles_are_refused_in_a_sentence(tmp_path):
+    blocker = "import sys\nfor name in ('jax', 'jaxmarl'):\n    sys.modules[name] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(blocker)
+    paths = f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"
+    done = subprocess.run(
+        [sys.executable, str(MAIN), "--config=s2q", "--env-config=smax"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=paths),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "jaxmarl" in sentence
+    assert "pip install" in sentence
+
+
+def test_a_component_that_another_process_lacks_is_refused(cli):
+    assert_refused(cli(*GAME, "mixer=nowhere.to:Be"), "mixer=nowhere.to:Be", "cannot be loaded")
+    assert_nothing_launched()
+
+
+# What it teaches.
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"], ["help"]])
+def test_help_teaches_by_example(cli, args):
+    result = cli(*args)
+    assert result.status == 0
+    assert result.err == ""
+    for words in ("--config=s2q --env-config=smax", "print_config", "resume=", "--list", "doctor", "-F VALUE"):
+        assert words in result.out
+
+
+def test_list_names_everything_with_one_line(cli):
+    result = cli("--list")
+    assert result.status == 0
+    rows = [line.split(maxsplit=1) for line in result.out.splitlines() if line.startswith("  ")]
+    assert all(len(row) == 2 and len(row[1]) > 20 for row in rows)
+    registered = [name for known in registry.COMPONENTS.values() for name in known]
+    assert sorted(row[0] for row in rows) == sorted([*files.names("algs"), *files.names("envs"), *registered])
+
+
+def test_print_config_shows_every_setting_with_its_meaning(cli):
+    result = cli("print_config", *GAME, *QUICK, "env_args.episode_limit=2")
+    assert result.status == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.out)
+    shown = dict(re.findall(r"^ +(\w+) = .*# (.+)$", plain, re.MULTILINE))
+    for key in ("K", "T", "alpha", "t_max", "seed", "mixer", "central_mixer", "episode_limit", "payoff"):
+        assert key in shown
+    assert all(len(text) > 5 for text in shown.values())
+    assert len(re.findall(r"^ +\w+ = ", plain, re.MULTILINE)) == len(shown)
+    assert "t_max = 30 " in plain
+    assert "episode_limit = 2 " in plain
+    assert not Path("results").exists()
+
+
+def test_doctor_is_a_command(cli):
+    result = cli("doctor")
+    assert "torch" in result.out
+    assert "error" not in result.err
+
+
+# What it understands.
+
+
+def test_a_name_after_a_space_and_a_path_to_a_file_of_ones_own(cli):
+    Path("mine.yaml").write_text("name: mine\nlearner: q_learner\nmixer: vdn\nlr: 5e-4\n")
+    both = cli("print_config", "--config", "mine.yaml", "--env-config", "matrix_game", "with", "seed=1")
+    assert both.status == 0
+    assert "name = 'mine'" in both.out
+    assert "lr = 0.0005" in both.out
+    named = cli("print_config", "--config", "s2q", "--env-config", "matrix_game")
+    assert "name = 's2q'" in named.out
+
+
+def test_updates_win_over_a_named_yaml_which_wins_over_the_algorithm(cli):
+    Path("more.yaml").write_text("lr: 0.25\nK: 5\n")
+    shown = cli("print_config", *GAME, "more.yaml", "lr=0.125").out
+    assert "lr = 0.125" in shown
+    assert "K = 5" in shown
+
+
+def test_a_seed_is_drawn_when_none_is_given(cli):
+    def seed(*more):
+        shown = cli("print_config", "--config=vdn", "--env-config=matrix_game", *more).out
+        (line,) = [line for line in shown.splitlines() if "  seed = " in line]
+        return line.partition("seed = ")[2].split()[0]
+
+    drawn = {seed() for _ in range(3)}
+    assert len(drawn) == 3
+    assert all(0 <= int(s) < 2**31 for s in drawn)
+    assert seed("with", "seed=7") == "7"
+
+
+# What it records.
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A short run with sacred's own flags: its folder of records, and the folder it ran in."""
+    folder = tmp_path_factory.mktemp("recorded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        args = ["-F", "mine", "--name", "trial", "-c", "a comment", "-l", "WARNING"]
+        assert main(["src/main.py", *args, *GAME, *QUICK, *EVERY_STEP, "use_tensorboard=True"]) == 0
+    return folder / "mine" / "1"
+
+
+def test_a_finished_run_is_recorded_as_completed(recorded):
+    run = read_json(recorded / "run.json")
+    assert run["status"] == "COMPLETED"
+    assert run["experiment"]["name"] == "trial"
+    assert run["meta"]["comment"] == "a comment"
+    assert isinstance(run["result"], float)
+    assert not (recorded.parents[1] / "results" / "sacred").exists()
+
+
+def test_the_whole_resolved_configuration_is_recorded(recorded):
+    config = read_json(recorded / "config.json")
+    assert config["seed"] == 3
+    assert config["t_max"] == 30
+    assert config["mixer"] == "qmix"
+    assert config["env_args"]["payoff"] == [[8, 0, -12], [0, 7, 0], [-12, 0, 6]]
+
+
+def test_metrics_are_plain_floats_by_pymarls_names_over_t_env(recorded):
+    metrics = read_json(recorded / "metrics.json")
+    assert {
+        "test_return_mean",
+        "test_return_std",
+        "test_ep_length_mean",
+        "test_optimal_mean",
+        "return_mean",
+        "return_std",
+        "ep_length_mean",
+        "epsilon",
+        "loss_td",
+        "grad_norm",
+        "episode",
+        "env_restarts",
+        "td_error_abs",
+        "q_taken_mean",
+        "target_mean",
+    } <= set(metrics)
+    for series in metrics.values():
+        assert all(type(value) is float and math.isfinite(value) for value in series["values"])
+        assert series["steps"] == sorted(set(series["steps"]))
+        assert all(type(step) is int and 0 <= step <= 30 for step in series["steps"])
+    assert metrics["test_return_mean"]["steps"] == [0, 10, 20, 30]
+    assert metrics["return_mean"]["steps"] == [10, 20, 30]
+    assert metrics["episode"]["values"] == [10.0, 20.0, 30.0]
+    assert metrics["epsilon"]["values"][0] == pytest.approx(1 - 0.95 * 10 / 100_000)
+
+
+def test_the_printed_output_is_recorded_to_its_end(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(MAIN), *GAME, *QUICK],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test at t_env 30" in done.stdout
+    for line in ("record       results/sacred/1", "checkpoints  results/models/s2q_matrix_game_seed3"):
+        assert line in done.stdout
+    cout = (tmp_path / "results" / "sacred" / "1" / "cout.txt").read_text()
+    assert "test at t_env 30" in cout
+    assert "finished at t_env 30 of 30" in cout
+    info = read_json(tmp_path / "results" / "sacred" / "1" / "info.json")
+    assert info["model_dir"].startswith("results/models/s2q_matrix_game_seed3")
+
+
+def test_the_run_says_where_its_checkpoints_are(recorded):
+    folder = Path((recorded / "model_dir.txt").read_text().strip())
+    assert folder.is_absolute()
+    assert [path.name for path in folder.iterdir()] == ["30.pt"]
+    assert folder.name.startswith("s2q_matrix_game_seed3_")
+
+
+def test_a_curve_and_tensorboard_files_are_written(recorded):
+    assert (recorded / "learning_curve.png").stat().st_size > 1000
+    assert list((recorded.parents[1] / "results" / "tb_logs").glob("s2q_matrix_game_seed3_*/events*"))
+
+
+def test_an_unobserved_run_leaves_no_record(cli):
+    result = cli("-u", *GAME, *QUICK)
+    assert result.status == 0
+    assert not Path("results/sacred").exists()
+    assert list(Path("results/models").glob("*/30.pt"))
+
+
+def test_without_save_model_there_are_no_checkpoints(cli):
+    assert cli(*GAME, *QUICK, "save_model=False").status == 0
+    assert Path("results/sacred/1/metrics.json").exists()
+    assert not Path("results/models").exists()
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_written_costs_no_run(cli):
+    Path("results").mkdir()
+    Path("results/models").write_text("a file where a folder should be")
+    result = cli(*GAME, *QUICK)
+    assert result.status == 0
+    assert "No checkpoint at 30" in result.out
+    assert read_json(Path("results/sacred/1/run.json"))["status"] == "COMPLETED"
+
+
+def test_a_mongodb_that_is_down_costs_no_record(cli, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setattr(recording, "mongo_observer", partial(recording.mongo_observer, timeout_s=0.3))
+    result = cli("-m", f"127.0.0.1:{port}:shoal", *GAME, *QUICK)
+    assert result.status == 0
+    assert "does not answer" in result.err
+    assert read_json(Path("results/sacred/1/run.json"))["status"] == "COMPLETED"
+    assert "test_return_mean" in read_json(Path("results/sacred/1/metrics.json"))
+
+
+# A component of one's own.
+
+
+@dataclass(frozen=True)
+class ScaledSumSettings:
+    first_scale: Annotated[float, "factor before training"] = 2.0
+
+
+class ScaledSum(nn.Module):
+    """A learnt multiple of the sum of the utilities."""
+
+    Settings = ScaledSumSettings
+
+    def __init__(self, settings, n_agents, state_dim, copies=1):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(settings.first_scale))
+
+    def forward(self, q, state):
+        return self.scale * q.sum(-1)
+
+
+def test_a_mixer_by_import_path_trains(cli):
+    mixer = f"mixer={__name__}:ScaledSum"
+    result = cli("--config=vdn", "--env-config=matrix_game", "with", *QUICK, mixer, "first_scale=3")
+    assert result.status == 0, result.err
+    assert read_json(Path("results/sacred/1/config.json"))["first_scale"] == 3.0
+    (saved,) = Path("results/models").glob("*/30.pt")
+    weights = torch.load(saved, weights_only=True)["learner"]
+    assert weights["mixer.scale"].item() != 3.0
+    assert weights["mixer.scale"].item() == pytest.approx(3.0, abs=0.1)
+
+
+# Checkpoints, read by the command line.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with checkpoints at 0, 10, 20 and 30: the folder it ran in."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        status = main(["src/main.py", *GAME, *QUICK, *EVERY_STEP, "save_model_interval=10", "save_buffer=True"])
+        assert status == 0
+    return folder
+
+
+@pytest.fixture
+def models(trained):
+    (folder,) = (trained / "results" / "models").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("load_step", [0, 10, 19, 21])
+def test_evaluating_a_checkpoint_repeats_its_test(cli, trained, models, load_step):
+    before = {path: path.stat().st_mtime_ns for path in models.iterdir()}
+    result = cli(*GAME, *QUICK, f"checkpoint_path={models}", f"load_step={load_step}", "evaluate=True")
+    assert result.status == 0, result.err
+    step = {0: 30, 10: 10, 19: 20, 21: 20}[load_step]
+    metrics = read_json(Path("results/sacred/1/metrics.json"))
+    theirs = read_json(trained / "results/sacred/1/metrics.json")
+    assert all(name.startswith("test_") for name in metrics)
+    for name, series in metrics.items():
+        assert series["steps"] == [step]
+        assert series["values"] == [theirs[name]["values"][theirs[name]["steps"].index(step)]]
+    assert {path: path.stat().st_mtime_ns for path in models.iterdir()} == before
+    assert not Path("results/models").exists()
+
+
+def test_training_can_start_from_the_networks_of_a_checkpoint(cli, models):
+    result = cli(*GAME, *QUICK, "t_max=40", f"checkpoint_path={models}/30.pt", "save_model_interval=10")
+    assert result.status == 0, result.err
+    metrics = read_json(Path("results/sacred/1/metrics.json"))
+    assert metrics["test_return_mean"]["steps"] == [30, 40]
+    (fresh,) = Path("results/models").iterdir()
+    assert sorted(path.name for path in fresh.iterdir()) == ["40.pt"]
+
+
+@pytest.fixture
+def copied(models, tmp_path):
+    """The checkpoints, to be spoilt."""
+    return Path(shutil.copytree(models, tmp_path / "copied"))
+
+
+def test_a_truncated_checkpoint_is_refused(cli, copied):
+    whole = (copied / "30.pt").read_bytes()
+    (copied / "30.pt").write_bytes(whole[: len(whole) // 3])
+    words = ["30.pt", "damaged", "load_step=20"]
+    assert_refused(cli(*GAME, *QUICK, f"checkpoint_path={copied}", "evaluate=True"), *words)
+    assert_refused(cli("with", f"resume={copied}"), "30.pt", "damaged")
+    assert_nothing_launched()
+
+
+def test_a_checkpoint_that_is_not_ours_is_refused(cli, copied):
+    torch.save({"weights": torch.zeros(3)}, copied / "30.pt")
+    assert_refused(cli("with", f"resume={copied}"), "30.pt", "not a checkpoint")
+    (copied / "notes.txt").write_text("hello")
+    assert_refused(cli(*GAME, *QUICK, f"checkpoint_path={copied}/notes.txt"), "notes.txt", "not a checkpoint")
+    assert_nothing_launched()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--config=qmix", "--env-config=matrix_game", "with"], ["learner=s2q_learner (now q_learner)"]),
+        ([*GAME, "rnn_hidden_dim=32"], ["rnn_hidden_dim=64 (now 32)"]),
+        ([*GAME, "K=1"], ["K=2 (now 1)"]),
+        ([*GAME, "env_args.payoff=[[1,2],[3,4]]"], ["env_args.payoff="]),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused_with_the_difference(cli, models, args, words):
+    result = cli(*args, *QUICK, f"checkpoint_path={models}")
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    for word in ["does not fit", *words]:
+        assert word in sentence
+    assert len(sentence) < 600
+    assert not Path("results/models").exists()
+
+
+def test_a_resume_may_name_its_own_algorithm_but_no_other(cli, models):
+    words = ["--config=qmix", "learner=s2q_learner", "leave it out"]
+    assert_refused(cli("--config=qmix", "with", f"resume={models}"), *words)
+    words = ["--env-config=smax", "env=matrix_game"]
+    assert_refused(cli("--env-config=smax", "with", f"resume={models}"), *words)
+    assert_nothing_launched()
+
+
+def test_the_recorded_configuration_is_valid_json(recorded):
+    assert json.loads((recorded / "config.json").read_text())["name"] == "s2q"

@@ -1,0 +1,243 @@
+"""One run's loop: what is counted, what tests leave alone, what an ending leaves behind."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from runners.launch import all_gone, environment, in_process, read_json, start, wait_until, workers_of
+from runners.team_env import FAILED_REWARD
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
+from shoal.utils.console import Console
+from shoal.utils.errors import UserError
+from shoal.utils.logging import Logger
+from shoal.utils.seeding import seed_everything
+from shoal.utils.signals import StopRequest
+
+S2Q = {"learner": "s2q_learner", "mac": "s2q_mac"}
+QMIX = {"learner": "q_learner"}
+
+
+class Recorder:
+    """Stands where sacred's run does."""
+
+    def __init__(self):
+        self.points = {}
+
+    def log_scalar(self, name, value, step):
+        self.points.setdefault(name, []).append((step, value))
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Builds experiments on the tests' own environment and closes them."""
+    built = []
+
+    def build(**changes):
+        raw = {
+            "env": "runners.team_env:TeamEnv",
+            "runner": "episode",
+            "seed": 5,
+            "t_max": 60,
+            "batch_size": 3,
+            "buffer_size": 10,
+            "test_nepisode": 3,
+            "test_interval": 20,
+            "runner_log_interval": 20,
+            "learner_log_interval": 20,
+            "save_model": False,
+        }
+        settings = RunSettings(raw | changes, ExperimentSettings)
+        console = Console(raw["t_max"], live=False)
+        recorder = Recorder()
+        new = Experiment(settings, Logger(recorder, console), console, tmp_path / "models")
+        new.recorder = recorder
+        built.append(new)
+        return new
+
+    yield build
+    for one in built:
+        one.console.close()
+        one.close()
+
+
+@pytest.mark.parametrize("parts", [S2Q, QMIX])
+def test_how_often_one_tests_does_not_change_what_is_learnt(experiment, parts):
+    often, seldom = experiment(**parts, test_interval=5), experiment(**parts, test_interval=1000)
+    weights = []
+    for one in (often, seldom):
+        # Both share this process's generators, so each starts where it would in a process of its own.
+        seed_everything(5)
+        one.run()
+        weights.append(one.learner.state_dict())
+    assert len(often.recorder.points["test_return_mean"]) > len(seldom.recorder.points["test_return_mean"])
+    for name, value in weights[0].items():
+        if isinstance(value, torch.Tensor):
+            assert value.equal(weights[1][name]), name
+    assert often.recorder.points["return_mean"] == seldom.recorder.points["return_mean"]
+
+
+@pytest.mark.parametrize("parts", [S2Q, QMIX])
+def test_a_test_leaves_every_random_state_and_the_training_episodes_alone(experiment, parts):
+    one = experiment(**parts, evaluation_epsilon=0.5)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    metrics = one._test(StopRequest())
+    assert torch.get_rng_state().equal(before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+    assert one.runner.state_dict() == {"train": 0, "test": 3}
+    assert {"test_return_mean", "test_ep_length_mean", "test_score_mean"} <= set(metrics)
+    assert one.progress.t_env == one.progress.episode == 0
+
+
+def test_updates_follow_rollouts_as_often_as_asked(experiment):
+    one = experiment(**QMIX, updates_per_rollout=4)
+    for _ in range(5):
+        one._collect_and_learn()
+    assert one.learner.n_updates == 4 * 3  # the first two episodes are fewer than a batch
+    assert one.progress.episode == 5
+
+
+def test_steps_are_counted_and_recorded_where_they_happened(experiment):
+    one = experiment(**QMIX)
+    one.run()
+    points = one.recorder.points
+    assert one.progress.t_env >= 60
+    assert points["test_return_mean"][0][0] == 0
+    assert points["test_return_mean"][-1][0] == one.progress.t_env
+    steps = [step for step, _ in points["return_mean"]]
+    assert all(later - earlier >= 20 for earlier, later in zip([0, *steps], steps, strict=False))
+    assert points["episode"][-1][1] <= one.progress.episode
+
+
+def test_failed_episodes_are_counted_and_never_averaged(experiment):
+    one = experiment(**QMIX, env_args={"fail_share": 0.3})
+    one.run()
+    points = one.recorder.points
+    assert one.progress.env_restarts > 0
+    assert points["env_restarts"][-1][1] > 0
+    for name in ("return_mean", "test_return_mean", "score_mean", "test_score_mean"):
+        assert all(abs(value) < FAILED_REWARD / 10 for _, value in points[name])
+    assert not any("episode_failed" in name for name in points)
+    stored = one.buffer.sample(3, torch.device("cpu"))
+    assert stored["reward"].max() < FAILED_REWARD / 10
+
+
+def test_a_buffer_that_does_not_fit_is_refused_before_it_is_taken(experiment):
+    with pytest.raises(UserError, match=r"buffer of 1000000000000 episodes needs .* GB.*lower buffer_size"):
+        experiment(**QMIX, buffer_size=10**12)
+
+
+def test_what_is_about_to_run_is_said(experiment):
+    text = experiment(**S2Q).describe()
+    for words in ("2 agents, 4 actions", "observation 3, state 5", "at most 6 steps", "memory of 10 episodes"):
+        assert words in text
+
+
+def test_the_means_have_pymarls_names():
+    metrics = summary({"return": [1.0, 3.0], "ep_length": [4.0, 8.0], "battle_won": []}, prefix="test_")
+    assert metrics == {"test_return_mean": 2.0, "test_ep_length_mean": 6.0, "test_return_std": 1.0}
+    assert summary({}) == {}
+
+
+def test_due_counts_from_the_last_time():
+    progress = Progress(t_env=30)
+    assert progress.due(None, 10**9)
+    assert progress.due(20, 10)
+    assert not progress.due(21, 10)
+
+
+# Endings.
+
+FAILING = "env: runners.team_env:TeamEnv\nenv_args:\n  raise_at: 2\n"
+SLOW = "env: runners.team_env:TeamEnv\nenv_args:\n  step_s: 120\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR")
+def test_an_exception_in_the_environment_fails_the_run_and_leaves_no_process(tmp_path):
+    (tmp_path / "failing.yaml").write_text(FAILING)
+    with pytest.raises(RuntimeError, match="the game fell over"):
+        in_process(tmp_path, "--config=qmix", "--env-config=failing.yaml", "with", "batch_size_run=2")
+    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
+    record = tmp_path / "results" / "sacred" / "1"
+    run = read_json(record / "run.json")
+    assert run["status"] == "FAILED"
+    assert any("the game fell over" in line for line in run["fail_trace"])
+
+
+def test_a_run_that_cannot_be_built_leaves_no_process(tmp_path, capsys):
+    (tmp_path / "team.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    args = ["--config=qmix", "--env-config=team.yaml", "with", "batch_size_run=2", f"buffer_size={10**12}"]
+    assert in_process(tmp_path, *args) == 1
+    assert "lower buffer_size" in capsys.readouterr().err
+    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
+
+
+def test_a_second_ctrl_c_ends_a_run_that_does_not_reach_a_safe_point(tmp_path):
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    process = start(tmp_path, "--config=qmix", "--env-config=slow.yaml", "with", "batch_size_run=2")
+    try:
+        out = tmp_path / "out.txt"
+        wait_until(lambda: "trained parameters" in out.read_text() or process.poll(), 120, "the start")
+        workers = wait_until(lambda: workers_of(process.pid), 20, "workers")
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert all_gone(workers)
+    assert (tmp_path / "err.txt").read_text().splitlines()[-1] == "stopped"
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
+
+
+# Memory.
+
+STEPS = """
+import psutil
+from pathlib import Path
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings
+from shoal.utils.console import Console
+from shoal.utils.logging import Logger
+from shoal.utils.signals import StopRequest
+
+raw = {
+    "env": "runners.team_env:VectorisedTeamEnv", "learner": "s2q_learner", "mac": "s2q_mac", "seed": 5,
+    "runner": "parallel", "batch_size_run": 16, "batch_size": 16, "buffer_size": 64, "test_nepisode": 16,
+    "save_model": False, "runner_log_interval": 500, "learner_log_interval": 500,
+}
+console = Console(10_000, live=False)
+experiment = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, Path("models"))
+
+def train_until(t_env):
+    while experiment.progress.t_env < t_env:
+        experiment._collect_and_learn()
+        if experiment.progress.due(experiment.progress.last_test, 500):
+            experiment._test(StopRequest())
+    return psutil.Process().memory_info().rss
+
+warm = train_until(2_000)
+end = train_until(10_000)
+console.close()
+print(warm, end, experiment.progress.t_env)
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(tmp_path):
+    command = [sys.executable, "-c", STEPS]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    warm, end, t_env = map(int, done.stdout.splitlines()[-1].split())
+    assert t_env >= 10_000
+    assert end - warm < 30e6
+    assert psutil.virtual_memory().total > warm > 50e6  # what was measured is a process, in bytes

@@ -1,0 +1,202 @@
+"""A run that was stopped and resumed records what the run that was never stopped records, bit for bit."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from runners.launch import all_gone, curves, in_process, read_json, start, wait_until, workers_of
+from shoal.utils import checkpoint as checkpoints
+
+GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.episode_limit=3"]
+SIZES = ["seed=5", "batch_size=4", "buffer_size=12", "test_nepisode=2", "target_update_interval=8"]
+LOG = ["test_interval=15", "runner_log_interval=12", "learner_log_interval=12"]
+SAVE = ["save_model_interval=24", "save_buffer=True"]
+QUICK = [*SIZES, *LOG, "epsilon_anneal_time=60"]
+EPISODE = ["runner=episode"]
+PARALLEL = ["runner=parallel", "batch_size_run=2"]
+
+
+def models_in(folder):
+    (models,) = (folder / "results" / "models").iterdir()
+    return models
+
+
+def sacred(folder, run=1):
+    return folder / "results" / "sacred" / str(run)
+
+
+def cut_back(models, to, step):
+    """A copy of the checkpoints as they were when ``step`` was the newest."""
+    copy = Path(shutil.copytree(models, to))
+    for later in checkpoints.steps_in(copy):
+        if later > step:
+            (copy / f"{later}.pt").unlink()
+    return copy
+
+
+def assert_same_from(step, whole, resumed):
+    """Every point recorded after ``step``, by name, step and value."""
+    expected = curves(whole, after=step)
+    assert curves(resumed) == expected
+    assert len(expected["loss_td"]) >= 3
+    assert len(expected["test_return_mean"]) >= 2
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Runs that were never stopped, made when first asked for: the folders they ran in."""
+    folders = {}
+
+    def run(alg, runner, t_max):
+        key = (alg, *runner, t_max)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("whole")
+            args = [f"--config={alg}", *GAME, *QUICK, *SAVE, *runner, f"t_max={t_max}"]
+            assert in_process(folders[key], *args) == 0
+        return folders[key]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("alg", "runner", "step"),
+    [("s2q", EPISODE, 24), ("s2q", EPISODE, 72), ("s2q", PARALLEL, 48), ("qmix", EPISODE, 48)],
+)
+def test_going_on_from_a_checkpoint_is_going_on(tmp_path, whole, alg, runner, step):
+    folder = whole(alg, runner, 120)
+    models = cut_back(models_in(folder), tmp_path / "models", step)
+    assert checkpoints.steps_in(models)[-1] == step
+    assert in_process(tmp_path, "with", f"resume={models}") == 0
+    assert_same_from(step, sacred(folder), sacred(tmp_path))
+    assert checkpoints.steps_in(models) == checkpoints.steps_in(models_in(folder))
+    ours, theirs = (checkpoints.load(checkpoints.find(m)) for m in (models, models_in(folder)))
+    for name, weights in theirs["learner"].items():
+        if isinstance(weights, torch.Tensor):
+            assert weights.equal(ours["learner"][name]), name
+    assert ours["progress"] == theirs["progress"]
+
+
+def test_a_resumed_run_can_be_resumed(tmp_path, whole):
+    folder = whole("s2q", EPISODE, 120)
+    models = cut_back(models_in(folder), tmp_path / "models", 24)
+    assert in_process(tmp_path, "with", f"resume={models}") == 0
+    for later in (72, 96, 120):
+        (models / f"{later}.pt").unlink()
+    assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}") == 0
+    assert_same_from(48, sacred(folder), sacred(tmp_path, 2))
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, whole):
+    args = ["--config=s2q", *GAME, *QUICK, *SAVE, *PARALLEL]
+    process = start(tmp_path, *args, "t_max=420")
+    try:
+        wait_until(lambda: list(tmp_path.glob("results/models/*/*.pt")), 120, "a checkpoint")
+        workers = workers_of(process.pid)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert len(workers) == 2
+    assert all_gone(workers, 5)
+    assert all_gone(children, 10)
+    step = checkpoints.steps_in(models_in(tmp_path))[-1]
+    assert 0 < step < 420
+    assert read_json(sacred(tmp_path) / "run.json")["status"] == "RUNNING"
+    assert not list(tmp_path.glob("results/models/*/*.part"))
+
+    assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}") == 0
+    assert_same_from(step, sacred(whole("s2q", PARALLEL, 420)), sacred(tmp_path, 2))
+    assert read_json(sacred(tmp_path, 2) / "run.json")["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("signum", "runner", "status"),
+    [(signal.SIGINT, PARALLEL, 130), (signal.SIGTERM, EPISODE, 143)],
+)
+def test_a_run_that_was_asked_to_stop_saves_and_goes_on_later(tmp_path, whole, signum, runner, status):
+    process = start(tmp_path, "--config=s2q", *GAME, *QUICK, *SAVE, *runner, "t_max=420")
+    try:
+        wait_until(lambda: list(tmp_path.glob("results/models/*/*.pt")), 120, "a checkpoint")
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers_of(process.pid)) == (2 if runner is PARALLEL else 0)
+        process.send_signal(signum)
+        assert process.wait(60) == status
+    finally:
+        process.kill()
+        process.wait()
+    assert all_gone(children)
+    errors = (tmp_path / "err.txt").read_text()
+    assert "Traceback" not in errors
+    (sentence,) = [line for line in errors.splitlines() if line.startswith("stopped")]
+    assert sentence == f"stopped by {signum.name}; the run is saved and can be resumed"
+    record = sacred(tmp_path)
+    assert read_json(record / "run.json")["status"] == "INTERRUPTED"
+    step = checkpoints.steps_in(models_in(tmp_path))[-1]
+    assert 0 < step < 420
+    assert max(s for points in curves(record).values() for s, _ in points) <= step
+    assert f"stopped at t_env {step} of 420" in (tmp_path / "out.txt").read_text()
+    assert f"{models_in(tmp_path).name}/{step}.pt" in (record / "cout.txt").read_text()
+
+    assert in_process(tmp_path, "with", f"resume={record}") == 0
+    assert_same_from(step, sacred(whole("s2q", runner, 420)), sacred(tmp_path, 2))
+
+
+def test_without_the_memory_a_run_goes_on_from_an_empty_one(tmp_path):
+    (tmp_path / "models").mkdir()
+    args = ["--config=s2q", *GAME, *QUICK, *EPISODE, "t_max=60", "save_model_interval=24"]
+    assert in_process(tmp_path, *args) == 0
+    models = cut_back(models_in(tmp_path), tmp_path / "models" / "cut", 24)
+    before = checkpoints.load(models / "24.pt")
+    assert before["buffer"]["episodes"] is None
+    assert before["learner"]["n_updates"] == 5  # 8 episodes, of which the first 3 were too few
+    assert in_process(tmp_path, "with", f"resume={models}") == 0
+    after = checkpoints.load(models / "60.pt")
+    assert after["progress"]["episode"] == 20
+    assert after["learner"]["n_updates"] == 5 + 9  # 12 more episodes, the first 3 too few again
+
+
+def test_a_finished_run_goes_on_to_a_later_end(tmp_path, whole):
+    shutil.copytree(whole("s2q", EPISODE, 120) / "results", tmp_path / "results")
+    models = models_in(tmp_path)
+    note = sacred(tmp_path) / "model_dir.txt"
+    note.write_text(f"{models}\n")
+    assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}", "t_max=180") == 0
+    points = curves(sacred(tmp_path, 2))
+    assert min(step for series in points.values() for step, _ in series) > 120
+    assert points["test_return_mean"][-1][0] == 180
+    assert checkpoints.steps_in(models)[-1] == 180
+    config = read_json(sacred(tmp_path, 2) / "config.json")
+    assert (config["t_max"], config["seed"]) == (180, 5)
+
+
+def test_a_finished_run_resumed_as_it_is_does_nothing_twice(tmp_path, whole):
+    models = Path(shutil.copytree(models_in(whole("s2q", EPISODE, 120)), tmp_path / "models"))
+    assert in_process(tmp_path, "with", f"resume={models}") == 0
+    assert "loss_td" not in curves(sacred(tmp_path))
+    assert checkpoints.steps_in(models)[-1] == 120
+
+
+def test_one_file_of_checkpoints_can_be_resumed(tmp_path, whole):
+    models = Path(shutil.copytree(models_in(whole("s2q", EPISODE, 120)), tmp_path / "models"))
+    assert in_process(tmp_path, "with", f"resume={models}/96.pt") == 0
+    assert_points = curves(sacred(whole("s2q", EPISODE, 120)), after=96)
+    assert curves(sacred(tmp_path)) == assert_points
+
+
+@pytest.mark.slow
+def test_battles_go_on_as_if_they_had_not_stopped(tmp_path):
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    battle = ["env_args.map_name=3m", "env_args.max_steps=20", "batch_size_run=4", "t_max=900"]
+    sizes = ["seed=5", "batch_size=8", "buffer_size=16", "test_nepisode=4", "save_model_interval=300"]
+    args = ["--config=s2q", "--env-config=smax", "with", *battle, *sizes, "test_interval=150", *LOG[1:]]
+    assert in_process(folder, *args, "save_buffer=True") == 0
+    first = next(step for step in checkpoints.steps_in(models_in(folder)) if step > 0)
+    models = cut_back(models_in(folder), tmp_path / "models", first)
+    assert in_process(tmp_path, "with", f"resume={models}") == 0
+    assert_same_from(first, sacred(folder), sacred(tmp_path))
