@@ -106,6 +106,7 @@ def _main(argv: list[str]) -> int:
     if raw.get("seed") is None:
         raw["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     settings = RunSettings(raw, ExperimentSettings)
+    settings.components["learner"].check_controller(settings.components["mac"])
 
     command = args["COMMAND"] or "train"
     if "=" in command or command == "with":

@@ -89,7 +89,8 @@ class PackedSteps:
         time, place = filled[order].T.nonzero(as_tuple=True)
         index = order[place] * T1 + time
         mask = torch.nn.functional.pad(transition_mask(batch), (0, 1)).flatten()
-        return cls(filled.sum(0).tolist(), index, mask[index].nonzero().squeeze(-1), (B, T1))
+        counts = [count for count in filled.sum(0).tolist() if count]
+        return cls(counts, index, mask[index].nonzero().squeeze(-1), (B, T1))
 
     def pack(self, x: Tensor) -> Tensor:
         """``[B, T+1, ...] -> [P, ...]``."""

@@ -94,12 +94,15 @@ class ReplayBuffer:
         if with_episodes:
             state["next"] = self._next
             state["lengths"] = torch.as_tensor(self._lengths[: self.n_episodes])
-            state["episodes"] = {key: stored[: self.n_episodes].cpu() for key, stored in self._data.items()}
+            state["episodes"] = {
+                key: stored[: self.n_episodes].to("cpu", copy=True) for key, stored in self._data.items()
+            }
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo ``state_dict``. Without stored episodes the memory starts empty."""
         self._rng.bit_generator.state = state["rng"]
+        self._next = self.n_episodes = 0
         if state["episodes"] is None:
             return
         self._next = state["next"]

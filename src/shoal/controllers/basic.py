@@ -33,6 +33,7 @@ class BasicMAC(nn.Module):
     """
 
     Settings = BasicMACSettings
+    has_sub_values = False
 
     def __init__(self, settings: BasicMACSettings, spec: TeamSpec, make: Make, copies: int = 1) -> None:
         super().__init__()

@@ -38,6 +38,7 @@ class S2QMAC(BasicMAC):
     """
 
     Settings = S2QMACSettings
+    has_sub_values = True
 
     def __init__(self, settings: S2QMACSettings, spec: TeamSpec, make: Make) -> None:
         self.n_copies = settings.K + 1
@@ -87,7 +88,7 @@ class S2QMAC(BasicMAC):
         with torch.random.fork_rng(devices=[]):  # its throw-away initialisation must not disturb the run
             mac = self._build_execution()
         mac.agent.load_state_dict(copy_state_dict(self.agent, 0))
-        return mac.to(self.agent.fc_in.weight.device)
+        return mac.to(self.agent.fc_in.weight)
 
     def predict(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstructed states and log P_hat from copy 0's recurrent states ``[..., N, H]``, which get no gradient."""

@@ -45,6 +45,9 @@ class Learner(nn.Module):
     ``state_dict()`` cannot forget any of it.
     """
 
+    has_sub_values = False
+    """Whether this learner trains the copies of a controller that holds several, or the one of one that holds one."""
+
     def __init__(self, settings: Any, spec: TeamSpec, make: Make) -> None:
         super().__init__()
         if not spec.discrete:
@@ -54,6 +57,7 @@ class Learner(nn.Module):
         self.settings = settings
         self.spec = spec
         self.controller: BasicMAC = make("mac", spec=spec, make=make)
+        self.check_controller(type(self.controller))
         self._followed: list[tuple[nn.Module, nn.Module]] = []
         self.build(make)
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -68,6 +72,18 @@ class Learner(nn.Module):
         self.last_target_update: Tensor
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
         self.n_updates: Tensor
+
+    @classmethod
+    def check_controller(cls, controller: type[BasicMAC]) -> None:
+        """Refuse a controller that this learner cannot train.
+
+        Raises:
+            UserError: one has sub-values and the other has not.
+        """
+        if controller.has_sub_values == cls.has_sub_values:
+            return
+        wanted = "with sub-values (mac=s2q_mac)" if cls.has_sub_values else "without sub-values (mac=basic_mac)"
+        raise UserError(f"The learner {cls.__name__} needs a controller {wanted}, not {controller.__name__}.")
 
     def build(self, make: Make) -> None:
         """Create the networks beside the controller."""
@@ -122,7 +138,7 @@ class Learner(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """The optimiser's part of ``load_state_dict()``."""
-        self.optimiser.load_state_dict(state)
+        self.optimiser.load_state_dict(copy.deepcopy(state))
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:

@@ -55,14 +55,10 @@ class S2QLearner(Learner):
     """
 
     Settings = S2QSettings
+    has_sub_values = True
+    controller: S2QMAC
 
     def build(self, make: Make) -> None:
-        self.controller: S2QMAC
-        if not isinstance(self.controller, S2QMAC):
-            raise UserError(
-                "learner=s2q_learner needs mac=s2q_mac, which holds the sub-values; "
-                f"{type(self.controller).__name__} does not."
-            )
         self.n_copies = self.controller.n_copies
         self.mixer = make("mixer", n_agents=self.spec.n_agents, state_dim=self.spec.state_dim, copies=self.n_copies)
         self.central = CentralValue(self.spec, make)

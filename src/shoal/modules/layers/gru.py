@@ -2,8 +2,7 @@
 
 On a GPU, PyTorch's own sequence kernel (cuDNN) unrolls each copy in one call. On a CPU that kernel spends most of a
 training step on autograd's bookkeeping and on memory: the unroll below has its backward pass written by hand, works in
-place on rows that stay in the cache, and forms each weight gradient as one large product over all steps. The maths is
-the same; ``tests/modules/test_layers.py`` holds them together and ``benchmarks/training_step.py`` measures them.
+place, and runs all copies in one call. The maths is the same; ``tests/modules/test_layers.py`` holds them together and ``benchmarks/training_step.py`` measures them.
 """
 
 import math
@@ -84,20 +83,22 @@ class _Unroll(torch.autograd.Function):
         H = weight_hh.shape[-1]
         states, n, m = (x.new_empty(M, P, H) for _ in range(3))
         rz = x.new_empty(M, P, 2 * H)
-        bias_rz = (bias_ih + bias_hh)[:, : 2 * H]
-        for k in range(M):
-            x_to_rz, x_to_n = weight_ih[k, : 2 * H].mT, weight_ih[k, 2 * H :].mT
-            h_to_rz, h_to_n = weight_hh[k, : 2 * H].mT, weight_hh[k, 2 * H :].mT
-            bias_n, bias_m = bias_ih[k, 2 * H :], bias_hh[k, 2 * H :]
-            h = h0[k]
-            for rows, inputs, gates, new, hidden, state in zip(
-                counts, *(tensor[k].split(counts) for tensor in (x, rz, n, m, states)), strict=True
-            ):
-                h = h[:rows]
-                torch.addmm(bias_rz[k], inputs, x_to_rz, out=gates).addmm_(h, h_to_rz).sigmoid_()
-                torch.addmm(bias_m, h, h_to_n, out=hidden)
-                torch.addmm(bias_n, inputs, x_to_n, out=new).addcmul_(gates[:, :H], hidden).tanh_()
-                h = torch.lerp(new, h, gates[:, H:], out=state)
+        bias_rz, bias_n, bias_m = (
+            (bias_ih + bias_hh)[:, None, : 2 * H],
+            bias_ih[:, None, 2 * H :],
+            bias_hh[:, None, 2 * H :],
+        )
+        x_to_rz, x_to_n = weight_ih.mT.split([2 * H, H], dim=-1)
+        h_to_rz, h_to_n = weight_hh.mT.split([2 * H, H], dim=-1)
+        h = h0
+        for rows, inputs, gates, new, hidden, state in zip(
+            counts, *(tensor.split(counts, dim=1) for tensor in (x, rz, n, m, states)), strict=True
+        ):
+            h = h[:, :rows]
+            torch.baddbmm(bias_rz, inputs, x_to_rz, out=gates).baddbmm_(h, h_to_rz).sigmoid_()
+            torch.baddbmm(bias_m, h, h_to_n, out=hidden)
+            torch.baddbmm(bias_n, inputs, x_to_n, out=new).addcmul_(gates[..., :H], hidden).tanh_()
+            h = torch.lerp(new, h, gates[..., H:], out=state)
         ctx.save_for_backward(x, h0, weight_ih, weight_hh, states, rz, n, m)
         ctx.counts = counts
         return states
@@ -114,32 +115,29 @@ class _Unroll(torch.autograd.Function):
         into_tanh = torch.ops.aten.tanh_backward.grad_input
         into_sigmoid = torch.ops.aten.sigmoid_backward.grad_input
         # One step's gradients before the nonlinearities: input side, recurrent side (where n's is times r).
-        all_on_x, all_on_h = x.new_empty(R, 3 * H), x.new_empty(R, 3 * H)
-        all_through, all_part = x.new_empty(R, H), x.new_empty(R, H)
-        for k in range(M):
-            before = [h0[k], *states[k].split(counts)[:-1]]
-            each = list(
-                zip(counts, before, *(t[k].split(counts) for t in (grad_states, x, grad_x, n, m, rz)), strict=True)
-            )
-            for rows, previous, grad, inputs, grad_inputs, new, hidden, gates in reversed(each):
-                h, grad_h, r, z = previous[:rows], grad_h0[k, :rows], gates[:, :H], gates[:, H:]
-                on_x, on_h, through, part = all_on_x[:rows], all_on_h[:rows], all_through[:rows], all_part[:rows]
-                d_r, d_z, d_n = on_x.split(H, dim=1)
-                grad_h.add_(grad)
-                torch.mul(grad_h, z, out=through)
-                torch.sub(grad_h, through, out=part)
-                into_tanh(part, new, grad_input=d_n)
-                torch.mul(d_n, hidden, out=part)
-                into_sigmoid(part, r, grad_input=d_r)
-                torch.sub(h, new, out=part).mul_(grad_h)
-                into_sigmoid(part, z, grad_input=d_z)
-                on_h.copy_(on_x)
-                on_h[:, 2 * H :].mul_(r)
-                torch.addmm(through, on_h, weight_hh[k], out=grad_h)
-                torch.mm(on_x, weight_ih[k], out=grad_inputs)
-                grad_weight_ih[k].addmm_(on_x.mT, inputs)
-                grad_weight_hh[k].addmm_(on_h.mT, h)
-                grad_bias_ih[k].add_(on_x.sum(0))
-                grad_bias_hh[k, 2 * H :].add_(on_h[:, 2 * H :].sum(0))
+        buffers = [x.new_empty(M, R, width) for width in (3 * H, 3 * H, H, H)]
+        before = [h0, *states.split(counts, dim=1)[:-1]]
+        tensors = (grad_states, x, grad_x, n, m, rz)
+        each = list(zip(counts, before, *(tensor.split(counts, dim=1) for tensor in tensors), strict=True))
+        for rows, previous, grad, inputs, grad_inputs, new, hidden, gates in reversed(each):
+            h, grad_h, r, z = previous[:, :rows], grad_h0[:, :rows], gates[..., :H], gates[..., H:]
+            on_x, on_h, through, part = (buffer[:, :rows] for buffer in buffers)
+            d_r, d_z, d_n = on_x.split(H, dim=-1)
+            grad_h.add_(grad)
+            torch.mul(grad_h, z, out=through)
+            torch.sub(grad_h, through, out=part)
+            into_tanh(part, new, grad_input=d_n)
+            torch.mul(d_n, hidden, out=part)
+            into_sigmoid(part, r, grad_input=d_r)
+            torch.sub(h, new, out=part).mul_(grad_h)
+            into_sigmoid(part, z, grad_input=d_z)
+            on_h.copy_(on_x)
+            on_h[..., 2 * H :].mul_(r)
+            torch.baddbmm(through, on_h, weight_hh, out=grad_h)
+            torch.bmm(on_x, weight_ih, out=grad_inputs)
+            grad_weight_ih.baddbmm_(on_x.mT, inputs)
+            grad_weight_hh.baddbmm_(on_h.mT, h)
+            grad_bias_ih.add_(on_x.sum(1))
+            grad_bias_hh[:, 2 * H :].add_(on_h[..., 2 * H :].sum(1))
         grad_bias_hh[:, : 2 * H] = grad_bias_ih[:, : 2 * H]
         return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None
