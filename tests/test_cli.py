@@ -109,7 +109,11 @@ REFUSED = {
     ),
     "sub-values without their controller": (
         ["--config=qmix", "--env-config=matrix_game", "with", "learner=s2q_learner"],
-        ["learner=s2q_learner", "mac=s2q_mac"],
+        ["S2QLearner", "with sub-values (mac=s2q_mac)", "not BasicMAC"],
+    ),
+    "sub-values that the learner does not train": (
+        ["--config=qmix", "--env-config=matrix_game", "with", "mac=s2q_mac"],
+        ["QLearner", "without sub-values (mac=basic_mac)", "not S2QMAC"],
     ),
 }
 
