@@ -139,6 +139,8 @@ class Learner(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """The optimiser's part of ``load_state_dict()``."""
         self.optimiser.load_state_dict(copy.deepcopy(state))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.lr  # a run may go on with another learning rate
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:
