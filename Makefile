@@ -1,7 +1,8 @@
 # Everything runs in .venv, which each target makes or brings up to date first.
 PYTHON ?= python3.11
 BIN := .venv/bin
-CORES := $(shell nproc)
+# Each test process starts others of its own.
+CORES := $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 
 .PHONY: setup train test test-fast lint bench clean
 
@@ -10,6 +11,7 @@ setup: .venv/installed
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --upgrade pip
+	@echo "installing torch, JAX and the rest into .venv: some minutes"
 	$(BIN)/pip install -q -r requirements.txt
 	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
 	touch $@

@@ -542,7 +542,7 @@ def test_the_checkpoint_of_another_run_is_refused_with_the_difference(cli, model
 
 
 def test_a_resume_may_name_its_own_algorithm_but_no_other(cli, models):
-    words = ["--config=qmix", "learner=s2q_learner", "leave it out"]
+    words = ["--config=qmix", "name=s2q", "leave it out"]
     assert_refused(cli("--config=qmix", "with", f"resume={models}"), *words)
     words = ["--env-config=smax", "env=matrix_game"]
     assert_refused(cli("--env-config=smax", "with", f"resume={models}"), *words)

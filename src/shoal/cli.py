@@ -48,7 +48,7 @@ Runs are recorded by sacred under results/sacred. Behind the two names stand all
 
 CONFIG_OPTIONS = {"--config": "algs", "--env-config": "envs"}
 PROGRAM = "src/main.py"
-MONGO_VARIABLE = "MONGO_URL"
+MONGO_VARIABLE = "SHOAL_MONGO_URL"
 MODEL_DIR_FILE = "model_dir.txt"
 """In a run's record: where its checkpoints are."""
 
@@ -61,7 +61,9 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as interrupt:
-        print(f"stopped by {interrupt}; the run is saved and can be resumed", file=sys.stderr)
+        saved = interrupt.checkpoint
+        how = f"go on with: with resume={saved.parent}" if saved else "no checkpoint was saved"
+        print(f"stopped by {interrupt}; {how}", file=sys.stderr)
         return 128 + interrupt.signum
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -155,7 +157,9 @@ def raw_config(chosen: Mapping[str, str], updates: Mapping[str, Any]) -> tuple[d
     if updates.get("resume"):
         content: dict[str, Any] | None
         content = checkpoints.load(checkpoints.find(recorded_models(Path(str(updates["resume"])))))
-        config = files.merge(content["config"], {"checkpoint_path": "", "evaluate": False})
+        config = files.merge(
+            content["config"], {"checkpoint_path": "", "load_step": 0, "evaluate": False, "save_replay": False}
+        )
         for option, name in chosen.items():
             kind = CONFIG_OPTIONS[option]
             _refuse_other(config, files.load(kind, name), f"{option}={name}")  # type: ignore[arg-type]
@@ -180,7 +184,7 @@ def raw_config(chosen: Mapping[str, str], updates: Mapping[str, Any]) -> tuple[d
 
 
 def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option: str) -> None:
-    for key in ("learner", "mac", "mixer", "env"):
+    for key in ("name", "learner", "mac", "mixer", "env"):
         if key in named and recorded.get(key) != named[key]:
             raise UserError(
                 f"{option} does not belong to the run to resume, which has {key}={recorded.get(key)}: leave it out."
@@ -209,8 +213,9 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
     t_start = content["progress"]["t_env"] if content else 0
     with Console(s.t_max, t_start=t_start) as console:
         logger = Logger(run, console, results / "tb_logs" / token if s.use_tensorboard else None)
-        experiment = Experiment(settings, logger, console, model_dir)
+        experiment = None
         try:
+            experiment = Experiment(settings, logger, console, model_dir)
             if content is not None:
                 experiment.load(content, whole=bool(s.resume))
                 logger.info(f"starting from the checkpoint at {t_start:,} environment steps")
@@ -220,7 +225,8 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
             recording.flush_record(run)
             raise
         finally:
-            experiment.close()
+            if experiment is not None:
+                experiment.close()
             logger.close()
     recording.flush_record(run)  # the curve is drawn from the record
     score = _report(run, run_dir, model_dir, result, s)

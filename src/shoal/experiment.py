@@ -155,8 +155,8 @@ class Experiment:
         return (
             f"{s.env}: {spec.n_agents} agents, {spec.n_actions} {'actions' if spec.discrete else 'action dimensions'}, "
             f"observation {spec.obs_dim}, state {spec.state_dim}, episodes of at most {spec.episode_limit} steps\n"
-            f"{s.name}: {trained:,} trained parameters on {self.device}; replay memory of {s.buffer_size} episodes, "
-            f"{self.buffer.gigabytes:.2f} GB"
+            f"{s.name}: {trained:,} trained parameters on {self.device}; "
+            f"replay memory of {self.buffer.capacity} episodes, {self.buffer.gigabytes:.2f} GB"
         )
 
     def run(self) -> dict[str, float]:
@@ -218,7 +218,7 @@ class Experiment:
         frames: list[np.ndarray] | None = [] if s.save_replay else None
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(before["test"])
+            torch.manual_seed((s.seed or 0) + before["test"])
             for _ in range(max(1, s.test_nepisode // self.runner.n)):
                 rollout = self.runner.run(controller, p.t_env, test_mode=True, frames=frames)
                 if frames:
@@ -249,16 +249,14 @@ class Experiment:
     def _stop_if_asked(self, stop: StopRequest) -> None:
         if stop.signum is None:
             return
-        if not self.settings.evaluate:
-            self.save()
-        raise Interrupted(stop.signum)
+        raise Interrupted(stop.signum, None if self.settings.evaluate else self.save())
 
-    def save(self) -> None:
-        """Write a checkpoint of the whole run, if checkpoints are wanted."""
+    def save(self) -> Path | None:
+        """Write a checkpoint of the whole run, if checkpoints are wanted. Returns its path, or None."""
         s, p = self.settings, self.progress
         p.last_save = p.t_env
         if not s.save_model:
-            return
+            return None
         content = {
             "config": self.all_settings.values,
             "learner": self.learner.state_dict(),
@@ -271,8 +269,9 @@ class Experiment:
             path = checkpoints.save(content, self.model_dir, p.t_env)
         except OSError as error:
             self.logger.warning(f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror}).")
-            return
+            return None
         self.logger.info(f"checkpoint {path}")
+        return path
 
     def load(self, content: dict[str, Any], whole: bool) -> None:
         """Take over a checkpoint: the networks, and for a resume (``whole``) everything else.
@@ -281,16 +280,18 @@ class Experiment:
             UserError: it is the checkpoint of another kind of run.
         """
         try:
-            self.learner.load_state_dict(content["learner"])
             progress = Progress(**content["progress"])
-            if whole:
+            if not whole:
+                self.learner.load_networks(content["learner"])
+            else:
+                self.learner.load_state_dict(content["learner"])
                 self.progress = progress
                 self.runner.load_state_dict(content["runner"])
                 self.buffer.load_state_dict(content["buffer"])
                 set_random_state(content["random"])
-            else:
-                self.progress.t_env = progress.t_env
-                self.progress.last_save = progress.t_env
+                return
+            self.progress.t_env = progress.t_env
+            self.progress.last_save = progress.t_env
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"The checkpoint does not fit this run: {self._difference(content)}.") from error
 

@@ -35,8 +35,13 @@ class TeamSpec:
                 f"The environment's observation space must be a Dict with 'obs' and 'state', not {observation}: "
                 "enter it through the gymma, pettingzoo or pymarl adapter."
             )
-        n_agents, obs_dim = observation["obs"].shape or (0, 0)
-        (state_dim,) = observation["state"].shape or (0,)
+        obs_shape, state_shape = observation["obs"].shape, observation["state"].shape
+        if not (obs_shape and len(obs_shape) == 2 and state_shape and len(state_shape) == 1):
+            raise UserError(
+                f"The environment's observations must be obs [agents, size] and state [size], "
+                f"not shapes {obs_shape} and {state_shape}: flatten them."
+            )
+        (n_agents, obs_dim), (state_dim,) = obs_shape, state_shape
         if isinstance(action, gym.spaces.MultiDiscrete):
             n_actions, discrete = int(action.nvec.max()), True
         elif isinstance(action, gym.spaces.Box):

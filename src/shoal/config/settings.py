@@ -96,6 +96,8 @@ def convert(value: Any, annotation: Any) -> Any:
     if isinstance(value, bool):
         raise TypeError
     if annotation is int:
+        if isinstance(value, str) and "e" in value:  # YAML reads 1e6 as text
+            value = convert(value, float)
         if isinstance(value, int):
             return value
         if isinstance(value, float) and value.is_integer():

@@ -127,6 +127,13 @@ class Learner(nn.Module):
             self.last_target_update.fill_(episode)
         return metrics
 
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Take the networks alone out of another learner's ``state_dict()``; targets start as copies of them."""
+        fresh = self.state_dict()
+        kept = {key: fresh[key] for key in ("_extra_state", "last_target_update", "n_updates")}
+        self.load_state_dict(state | kept)
+        self.update_targets()
+
     def update_targets(self) -> None:
         """Copy every followed network into its target."""
         for target, source in self._followed:
@@ -137,10 +144,13 @@ class Learner(nn.Module):
         return self.optimiser.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The optimiser's part of ``load_state_dict()``."""
+        """The optimiser's part of ``load_state_dict()``; step sizes stay those of the settings."""
+        now = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
+        if [group.keys() for group in state["param_groups"]] != [group.keys() | {"params"} for group in now]:
+            raise ValueError("the checkpoint's optimiser is another one")
         self.optimiser.load_state_dict(copy.deepcopy(state))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.lr  # a run may go on with another learning rate
+        for group, settings in zip(self.optimiser.param_groups, now, strict=True):
+            group.update(settings)
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:

@@ -77,7 +77,6 @@ class Runner:
             self.close()
             raise
         self.episodes_started = {TRAIN: 0, TEST: 0}
-        self._scheme: Scheme = {}
 
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
         """The vector environment that this runner collects from."""
@@ -116,7 +115,7 @@ class Runner:
             if failures.max() >= self.settings.max_env_restarts:
                 raise UserError(
                     f"The environment failed {failures.max()} times in a row: "
-                    "run 'python src/main.py doctor' to see what is wrong with it."
+                    "see its own messages above, and 'python src/main.py doctor' for what may be missing."
                 )
             pending = failed
         stats: dict[str, list[float]] = {
@@ -202,7 +201,10 @@ class Runner:
     def close(self) -> None:
         """End the environments and their processes, without waiting long for a step under way."""
         if isinstance(self.env, gym.vector.AsyncVectorEnv):
-            self.env.close(timeout=2.0)
+            try:
+                self.env.close(timeout=2.0)
+            except (OSError, EOFError):  # a worker is gone already
+                self.env.close(terminate=True)
         else:
             self.env.close()
 
@@ -232,7 +234,7 @@ class ParallelRunner(Runner):
 
 def _live_rows(observation: dict[str, np.ndarray], live: np.ndarray, device: torch.device) -> TensorDict:
     """What the controller reads, for the live copies only: one array a key goes to the device."""
-    step = {"obs": torch.as_tensor(observation["obs"][live], device=device)}
+    step = {"obs": torch.as_tensor(observation["obs"][live], dtype=torch.float32, device=device)}
     if "avail_actions" in observation:
         step["avail_actions"] = torch.as_tensor(observation["avail_actions"][live], device=device).bool()
     return TensorDict(step, batch_size=[len(live)])

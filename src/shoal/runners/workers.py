@@ -1,7 +1,6 @@
 """Environments in worker processes, over gymnasium's shared-memory vector environment."""
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 
@@ -28,8 +28,14 @@ class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
             return self._last
         observation, reward, terminated, truncated, info = self.env.step(action)
         if terminated or truncated:
+            # gymnasium gathers a key's values of all copies in an array of the first one's type: floats alone are safe.
+            info = {key: float(value) if _is_number(value) else value for key, value in info.items()}
             self._last = (observation, 0.0, terminated, truncated, {})
         return observation, float(reward), terminated, truncated, info
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.generic) and np.asarray(value).dtype.kind in "biuf"
 
 
 class EnvFactory:
@@ -37,21 +43,22 @@ class EnvFactory:
 
     def __init__(self, env_class: Callable[[Any], gym.Env], settings: Any) -> None:
         self.env_class, self.settings = env_class, settings
+        self.trainer = os.getpid()
 
     def __call__(self) -> gym.Env:
-        if multiprocessing.parent_process() is not None:
-            _become_worker()
+        if os.getpid() != self.trainer:
+            _become_worker(self.trainer)
         return HoldAtEnd(self.env_class(self.settings))
 
 
-def _become_worker() -> None:
+def _become_worker(trainer: int) -> None:
     """Leave Ctrl-C to the parent, which ends the run in order, and do not outlive it even when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() == 1:  # the parent died before the request took effect
+        if os.getppid() != trainer:  # the parent died before the request took effect
             os._exit(1)
 
 

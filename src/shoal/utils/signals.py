@@ -2,16 +2,18 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop and has saved what it had. ``signum`` says by which signal."""
+    """The run was asked to stop by the signal ``signum``; ``checkpoint`` is where it saved what it had, if it did."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, checkpoint: Path | None = None) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+        self.checkpoint = checkpoint
 
 
 class StopRequest:

@@ -1,0 +1,85 @@
+"""Every algorithm trains for two updates on every kind of environment, through the settings and the runner of a real run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shoal.config import files
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings
+from shoal.utils.console import Console
+from shoal.utils.logging import Logger
+
+SMALL = {"seed": 3, "batch_size": 2, "buffer_size": 8, "rnn_hidden_dim": 16, "save_model": False, "test_nepisode": 1}
+
+
+def trained(tmp_path: Path, alg: str, **settings: Any) -> Experiment:
+    """An experiment on one environment in this process, after four episodes and two updates."""
+    raw = files.merge(files.load("algs", alg), SMALL | {"runner": "episode"} | settings)
+    console = Console(100, live=False)
+    run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, tmp_path)
+    try:
+        before = [p.clone() for p in run.learner.parameters()]
+        for _ in range(3):
+            run._collect_and_learn()
+    finally:
+        run.close()
+    assert int(run.learner.n_updates) == 2
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.learner.parameters(), strict=True))
+    assert all(p.isfinite().all() for p in run.learner.parameters())
+    return run
+
+
+@pytest.mark.parametrize("alg", files.names("algs"))
+@pytest.mark.parametrize("key", ["lbforaging:Foraging-5x5-2p-1f-v3", "rware:rware-tiny-2ag-v2"])
+def test_gymnasium_environments(tmp_path: Path, alg: str, key: str) -> None:
+    pytest.importorskip(key.partition(":")[0], reason="pip install lbforaging rware")
+    trained(tmp_path, alg, env="gymma", env_args={"key": key, "time_limit": 12})
+
+
+@pytest.mark.parametrize("alg", files.names("algs"))
+def test_pettingzoo_environments(tmp_path: Path, alg: str) -> None:
+    pytest.importorskip("pygame", reason="pip install pygame")
+    args = {"key": "pettingzoo.sisl.pursuit_v4", "time_limit": 6, "kwargs": {"n_pursuers": 2, "obs_range": 3}}
+    trained(tmp_path, alg, env="pettingzoo", env_args=args)
+
+
+@pytest.mark.parametrize("alg", files.names("algs"))
+def test_pymarl_environments(tmp_path: Path, alg: str) -> None:
+    trained(tmp_path, alg, env="pymarl", env_args={"key": "test_combinations:TinyPyMARL"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alg", files.names("algs"))
+def test_smax(tmp_path: Path, alg: str) -> None:
+    trained(tmp_path, alg, env="smax", env_args={"map_name": "3m", "max_steps": 20})
+
+
+class TinyPyMARL:
+    """An environment in PyMARL's old interface: two agents that should both play action 1, for five steps."""
+
+    n_agents, n_actions, episode_limit = 2, 3, 5
+
+    def reset(self) -> None:
+        self.t = 0
+
+    def step(self, actions: Any) -> tuple[float, bool, dict[str, Any]]:
+        self.t += 1
+        return float(all(int(a) == 1 for a in actions)), self.t >= 4, {}
+
+    def get_obs(self) -> list[list[float]]:
+        return [[0.0, 1.0, 0.5, float(self.t)] for _ in range(2)]
+
+    def get_state(self) -> list[float]:
+        return [float(self.t), 1.0]
+
+    def get_avail_actions(self) -> list[list[int]]:
+        return [[1, 1, 1], [1, 1, 0]]
+
+    def get_env_info(self) -> dict[str, int]:
+        return {"state_shape": 2, "obs_shape": 4, "n_actions": 3, "n_agents": 2, "episode_limit": 5}
+
+    def close(self) -> None:
+        pass
