@@ -1,4 +1,4 @@
-"""Every algorithm trains for two updates on every kind of environment, through the settings and the runner of a real run."""
+"""Every algorithm trains for two updates on every kind of environment, through a real run's settings and runner."""
 
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ SMALL = {"seed": 3, "batch_size": 2, "buffer_size": 8, "rnn_hidden_dim": 16, "sa
 
 
 def trained(tmp_path: Path, alg: str, **settings: Any) -> Experiment:
-    """An experiment on one environment in this process, after four episodes and two updates."""
+    """An experiment on one environment in this process, after three episodes and two updates."""
     raw = files.merge(files.load("algs", alg), SMALL | {"runner": "episode"} | settings)
-    console = Console(100, live=False)
-    run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, tmp_path)
-    try:
-        before = [p.clone() for p in run.learner.parameters()]
-        for _ in range(3):
-            run._collect_and_learn()
-    finally:
-        run.close()
+    with Console(100, live=False) as console:
+        run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, tmp_path)
+        try:
+            before = [p.clone() for p in run.learner.parameters()]
+            for _ in range(3):
+                run._collect_and_learn()
+        finally:
+            run.close()
     assert int(run.learner.n_updates) == 2
     assert any(not torch.equal(a, b) for a, b in zip(before, run.learner.parameters(), strict=True))
     assert all(p.isfinite().all() for p in run.learner.parameters())

@@ -214,3 +214,39 @@ def test_copies_of_a_learner_are_independent(make_learner: MakeLearner, make_bat
     twin.train_on(make_batch(), t_env=0, episode=1)
     assert torch.equal(twin.target_mixer.hyper_b1.weight, twin.mixer.hyper_b1.weight)
     assert not torch.equal(twin.mixer.hyper_b1.weight, learner.mixer.hyper_b1.weight)
+
+
+def test_fine_tuning_takes_the_networks_alone_and_its_targets_follow_again(
+    make_learner: MakeLearner, make_batch: MakeBatch
+) -> None:
+    old = make_learner(learner="q_learner")
+    for episode in range(0, 1000, 100):
+        old.train_on(make_batch(), 0, episode)
+    new = make_learner(learner="q_learner", lr=0.02)
+    new.load_networks(old.state_dict())
+    for name, value in new.controller.state_dict().items():
+        close(value, old.controller.state_dict()[name])
+        close(value, new.target_controller.state_dict()[name])
+    assert int(new.last_target_update) == int(new.n_updates) == 0
+    assert new.optimiser.state_dict()["state"] == {}
+    new.train_on(make_batch(), 0, 200)
+    for name, value in new.controller.state_dict().items():
+        close(value, new.target_controller.state_dict()[name])
+
+
+def test_a_loaded_optimiser_keeps_its_moments_but_steps_as_the_settings_say(
+    make_learner: MakeLearner, make_batch: MakeBatch
+) -> None:
+    old = make_learner(learner="q_learner", lr=0.001)
+    old.train_on(make_batch(), 0, 0)
+    new = make_learner(learner="q_learner", lr=0.02)
+    new.load_state_dict(old.state_dict())
+    assert new.optimiser.param_groups[0]["lr"] == 0.02
+    close(new.optimiser.state_dict()["state"], old.optimiser.state_dict()["state"])
+
+
+def test_another_optimiser_does_not_load(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+    old = make_learner(learner="q_learner")
+    old.train_on(make_batch(), 0, 0)
+    with pytest.raises(ValueError, match="optimiser"):
+        make_learner(learner="q_learner", optimizer="rmsprop").load_state_dict(old.state_dict())

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import psutil
 import pytest
 
@@ -92,3 +93,30 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path):
         parent.wait()
     assert all_gone(workers, 5)
     assert not any(psutil.pid_exists(worker.pid) and worker.is_running() for worker in workers)
+
+
+def test_what_an_episode_is_judged_by_arrives_as_floats_whatever_the_environment_gives():
+    class Judged(TeamEnv):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            info |= {"score": 0, "won": np.bool_(True), "share": np.float32(0.5), "note": "text"}
+            return observation, reward, terminated, truncated, info
+
+    env = HoldAtEnd(Judged(TeamEnvSettings()))
+    observation, _ = env.reset(seed=1)
+    info, over = {}, False
+    while not over:
+        observation, _, terminated, truncated, info = env.step(first_available(observation))
+        over = terminated or truncated
+    assert {key: type(info[key]) for key in ("score", "won", "share")} == dict.fromkeys(
+        ("score", "won", "share"), float
+    )
+    assert info["note"] == "text"
+
+
+def test_a_process_of_the_users_own_stays_the_trainer():
+    factory = EnvFactory(TeamEnv, TeamEnvSettings())
+    before = signal.getsignal(signal.SIGINT)
+    factory()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert factory.trainer == os.getpid()
