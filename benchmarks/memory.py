@@ -1,4 +1,4 @@
-"""Memory of one process over a long run: 200,000 environment steps of the payoff game.
+"""Memory of one process over a long run: 200,000 environment steps of the payoff game, played 25 times an episode.
 
     python benchmarks/memory.py --out docs/images/memory.png
 
@@ -33,8 +33,9 @@ def main() -> None:
             seen.append((t_env, process.memory_info().rss / 1e6))
 
     raw = files.merge(files.load("envs", "matrix_game"), files.load("algs", "s2q"))
-    raw |= {"seed": 0, "t_max": args.steps, "batch_size": 32, "runner": "episode", "test_interval": 2000}
-    raw |= {"runner_log_interval": 2000, "learner_log_interval": 2000}
+    raw |= {"seed": 0, "t_max": args.steps, "batch_size": 32, "runner": "episode", "test_nepisode": 4}
+    raw |= {"test_interval": 4000, "runner_log_interval": 2000, "learner_log_interval": 4000}
+    raw["env_args"] = {**raw["env_args"], "episode_limit": 25}
     with tempfile.TemporaryDirectory() as folder, Console(args.steps) as console:
         experiment = Experiment(RunSettings(raw, ExperimentSettings), Watch(None, console), console, Path(folder))
         experiment.run()

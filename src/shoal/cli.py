@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         return 1
     except Interrupted as interrupt:
         saved = interrupt.checkpoint
-        how = f"go on with: with resume={saved.parent}" if saved else "no checkpoint was saved"
+        how = f"go on with: python {PROGRAM} with resume={saved.parent}" if saved else "no checkpoint was saved"
         print(f"stopped by {interrupt}; {how}", file=sys.stderr)
         return 128 + interrupt.signum
     except KeyboardInterrupt:
