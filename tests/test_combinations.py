@@ -51,6 +51,11 @@ def test_pymarl_environments(tmp_path: Path, alg: str) -> None:
     trained(tmp_path, alg, env="pymarl", env_args={"key": "test_combinations:TinyPyMARL"})
 
 
+@pytest.mark.parametrize("alg", files.names("algs"))
+def test_payoff_games(tmp_path: Path, alg: str) -> None:
+    trained(tmp_path, alg, **files.load("envs", "matrix_game_shift"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("alg", files.names("algs"))
 def test_smax(tmp_path: Path, alg: str) -> None:
