@@ -1,8 +1,8 @@
-"""Memory of one process over a long run: 200,000 environment steps of the payoff game, played 25 times an episode.
+"""Memory of one process over a long run: 200,000 environment steps of the payoff game, played 100 times an episode.
 
     python benchmarks/memory.py --out docs/images/memory.png
 
-Records the resident set while S2Q trains, prints it at the start and the end, and draws it.
+Records the resident set while the algorithm trains, prints it at the start and the end, and draws it.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from shoal.utils.logging import Logger
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--config", default="s2q")
     parser.add_argument("--out", type=Path, default=None, help="PNG to draw")
     args = parser.parse_args()
     process = psutil.Process()
@@ -32,10 +33,10 @@ def main() -> None:
             super().log(metrics, t_env)
             seen.append((t_env, process.memory_info().rss / 1e6))
 
-    raw = files.merge(files.load("envs", "matrix_game"), files.load("algs", "s2q"))
-    raw |= {"seed": 0, "t_max": args.steps, "batch_size": 32, "runner": "episode", "test_nepisode": 4}
+    raw = files.merge(files.load("envs", "matrix_game"), files.load("algs", args.config))
+    raw |= {"seed": 0, "t_max": args.steps, "batch_size": 32, "runner": "episode", "test_nepisode": 1}
     raw |= {"test_interval": 4000, "runner_log_interval": 2000, "learner_log_interval": 4000}
-    raw["env_args"] = {**raw["env_args"], "episode_limit": 25}
+    raw["env_args"] = {**raw["env_args"], "episode_limit": 100}
     with tempfile.TemporaryDirectory() as folder, Console(args.steps) as console:
         experiment = Experiment(RunSettings(raw, ExperimentSettings), Watch(None, console), console, Path(folder))
         experiment.run()
