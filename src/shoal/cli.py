@@ -113,8 +113,7 @@ def _main(argv: list[str]) -> int:
     command = args["COMMAND"] or "train"
     if "=" in command or command == "with":
         raise UserError(
-            f"'{command}' was not understood: settings come after the word 'with', as in with {command.strip('with')} "
-            "t_max=100000."
+            f"'{command}' was not understood: settings come after the word 'with', as in: with t_max=100000."
         )
     if command not in dict(ex.gather_commands()) and command != "train":
         commands = [name for name, _ in ex.gather_commands()] + ["doctor"]

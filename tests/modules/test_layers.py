@@ -79,7 +79,7 @@ def rows_of(sequence: int, counts: list[int]) -> list[int]:
 
 
 Unroll = Callable[[StackedGRU, Tensor, Tensor, list[int]], Tensor]
-UNROLLS = [StackedGRU.forward, StackedGRU.library_unroll]
+UNROLLS = [StackedGRU.forward, StackedGRU.fused_unroll]
 
 
 @pytest.mark.parametrize("unroll", UNROLLS)
@@ -128,7 +128,7 @@ def test_gru_gradient_from_the_last_state_alone() -> None:
     stacked, counts = StackedGRU(2, 4, 3).double(), [6] * 5
     x, h = torch.randn(2, 30, 4).double(), torch.zeros(2, 6, 3).double()
     ours = torch.autograd.grad(stacked(x, h, counts)[:, -6:].sum(), tuple(stacked.parameters()))
-    library = stacked.library_unroll(x, h, counts)[:, -6:]
+    library = stacked.fused_unroll(x, h, counts)[:, -6:]
     for one, other in zip(ours, torch.autograd.grad(library.sum(), tuple(stacked.parameters())), strict=True):
         close(one, other, rtol=0, atol=1e-10)
 
@@ -137,7 +137,7 @@ def test_gru_in_single_precision_and_twice_before_one_backward_pass() -> None:
     stacked, counts = StackedGRU(2, 4, 3), [6, 6, 4]
     x, y, h = torch.randn(2, 16, 4), torch.randn(2, 16, 4), torch.zeros(2, 6, 3)
     ours = torch.autograd.grad((stacked(x, h, counts) * stacked(y, h, counts)).sum(), tuple(stacked.parameters()))
-    library = stacked.library_unroll(x, h, counts) * stacked.library_unroll(y, h, counts)
+    library = stacked.fused_unroll(x, h, counts) * stacked.fused_unroll(y, h, counts)
     for one, other in zip(ours, torch.autograd.grad(library.sum(), tuple(stacked.parameters())), strict=True):
         close(one, other, rtol=1e-4, atol=1e-5)
 

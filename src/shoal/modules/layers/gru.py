@@ -39,12 +39,12 @@ class StackedGRU(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor, counts: list[int]) -> Tensor:
         if x.is_cuda:
-            return self.library_unroll(x, h, counts)
+            return self.fused_unroll(x, h, counts)
         parameters = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         states: Tensor = _Unroll.apply(x, h, *parameters, counts)
         return states
 
-    def library_unroll(self, x: Tensor, h: Tensor, counts: list[int]) -> Tensor:
+    def fused_unroll(self, x: Tensor, h: Tensor, counts: list[int]) -> Tensor:
         """The same through one call of PyTorch's GRU for each copy."""
         outputs = []
         for k in range(x.shape[0]):
