@@ -89,9 +89,9 @@ class PlainS2Q(nn.Module):
         self.mixers = nn.ModuleList(PlainMixer(learner.mixer, k) for k in range(self.M))
         self.central_agent = PlainAgent(learner.central.mac.agent, 0)
         self.central_mixer = PlainCentralMixer(learner.central.mixer)
-        self.target_agent = PlainAgent(learner.target_central.mac.agent, 0).requires_grad_(False)
-        self.target_mixer = PlainCentralMixer(learner.target_central.mixer)
-        self.latent = learner.controller.latent
+        self.target_agent = PlainAgent(learner.target_star.mac.agent, 0).requires_grad_(False)
+        self.target_mixer = PlainCentralMixer(learner.target_star.mixer)
+        self.encoder, self.decoder = learner.controller.encoder, learner.controller.decoder
 
     def inputs(self, batch: Any, t: int, with_id: bool) -> Tensor:
         parts = [batch["obs"][:, t]]
@@ -155,7 +155,7 @@ class PlainS2Q(nn.Module):
             loss = loss + (w.detach() * ((q[k] - y_k) * mask) ** 2).sum() / mask.sum()
             seen = torch.maximum(seen, (u == greedy[k][:, :-1]).all(-1).float())
         history = per_copy[0][1][:, :-1].detach().flatten(2)
-        s_hat, log_p = self.latent(history)
+        s_hat, log_p = self.decoder(self.encoder(history))
         kl = (p * (p.clamp(min=1e-30).log() - log_p)).sum(-1)
         mse = ((s_hat - s[:, :-1]) ** 2).mean(-1)
         return loss + ((kl + mse) * mask).sum() / mask.sum()

@@ -14,13 +14,22 @@ from shoal.learners.learner import Learner
 
 SPEC = TeamSpec(n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=6, discrete=True)
 
+OWN_VALUE = {"central_mac": None, "central_mixer": None}
+"""S2Q without a central Q*."""
+
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "iql": {"learner": "q_learner", "mixer": None},
     "vdn": {"learner": "q_learner", "mixer": "vdn"},
     "qmix": {"learner": "q_learner", "mixer": "qmix"},
     "cw_qmix": {"learner": "wqmix_learner", "hysteretic_qmix": False},
     "ow_qmix": {"learner": "wqmix_learner", "hysteretic_qmix": True},
+    "qplex": {"learner": "q_learner", "mixer": "qplex"},
+    "qmix_comm": {"learner": "q_learner", "mac": "comm_mac"},
     "s2q": {"learner": "s2q_learner", "mac": "s2q_mac"},
+    "s2q_comm": {"learner": "s2q_learner", "mac": "s2q_mac", "comm": True},
+    "s2q_vdn": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "vdn", **OWN_VALUE},
+    "s2q_qmix": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "qmix", **OWN_VALUE},
+    "s2q_qplex": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "qplex", **OWN_VALUE},
 }
 
 MakeLearner = Callable[..., Learner]
@@ -76,7 +85,7 @@ def make_batch() -> MakeBatch:
             "reward": torch.randn(B, rows, 1, generator=generator),
             "avail_actions": avail,
             "actions": lottery.view(B, rows, spec.n_agents),
-            "sub_index": torch.randint(0, 3, (B, rows, 1), generator=generator, dtype=torch.uint8),
+            "sub_index": torch.randint(0, 3, (B, rows, spec.n_agents), generator=generator, dtype=torch.uint8),
             "terminated": ((step == ends - 1) & (torch.arange(B) % 3 != 2)[:, None]).unsqueeze(-1),
             "filled": filled.unsqueeze(-1),
         }

@@ -26,6 +26,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "mac": {
         "basic_mac": "shoal.controllers.basic:BasicMAC",
+        "comm_mac": "shoal.controllers.comm:CommMAC",
         "s2q_mac": "shoal.controllers.s2q:S2QMAC",
     },
     "central_mac": {
@@ -44,6 +45,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "mixer": {
         "vdn": "shoal.modules.mixers.vdn:VDNMixer",
         "qmix": "shoal.modules.mixers.qmix:QMixer",
+        "qplex": "shoal.modules.mixers.qplex:QPLEXMixer",
     },
     "central_mixer": {
         "ff": "shoal.modules.mixers.central:CentralMixer",
@@ -59,7 +61,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
 ALIASES: dict[str, dict[str, str]] = {
     "mac": {"n_mac": "s2q_mac"},
     "agent": {"n_rnn": "rnn"},
-    "learner": {"sq_learner": "s2q_learner", "max_q_learner": "wqmix_learner", "nq_learner": "q_learner"},
+    "learner": {
+        "sq_learner": "s2q_learner",
+        "max_q_learner": "wqmix_learner",
+        "nq_learner": "q_learner",
+        "dmaq_qatten_learner": "q_learner",
+    },
+    "mixer": {"dmaq": "qplex"},
 }
 """Names that PyMARL, PyMARL2 and the papers' YAML files use for the same thing."""
 

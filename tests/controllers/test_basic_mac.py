@@ -19,6 +19,7 @@ from shoal.utils.errors import UserError
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]
 close = torch.testing.assert_close
+S2Q = {"learner": "s2q_learner", "mac": "s2q_mac"}
 
 
 class Spy:
@@ -54,13 +55,16 @@ def act_through(mac: BasicMAC, batch: TensorDict, test_mode: bool) -> tuple[Tens
 
 
 @pytest.mark.parametrize("test_mode", [True, False])  # greedy actions, and random ones (epsilon is 1 at t_env 0)
-@pytest.mark.parametrize("mac", ["basic_mac", "s2q_mac"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"full_comm": True}, {"mac": "comm_mac"}, S2Q, S2Q | {"comm": True}, S2Q | {"s2q_select": "independent"}],
+    ids=["basic_mac", "full_comm", "comm_mac", "s2q_mac", "s2q_comm", "s2q_independent"],
+)
 def test_acting_step_by_step_equals_the_unroll(
-    make_learner: MakeLearner, make_batch: MakeBatch, mac: str, test_mode: bool
+    make_learner: MakeLearner, make_batch: MakeBatch, settings: dict[str, Any], test_mode: bool
 ) -> None:
     """s2q.md 12, item 3: values, greedy actions and recurrent states on the same episodes."""
-    learner = make_learner(learner="q_learner" if mac == "basic_mac" else "s2q_learner", mac=mac)
-    controller = learner.controller
+    controller = make_learner(**{"learner": "q_learner"} | settings).controller
     controller.selector = spy = Spy(controller.selector)
     batch, hidden = act_through(controller, make_batch(), test_mode)
 
@@ -69,9 +73,12 @@ def test_acting_step_by_step_equals_the_unroll(
     close(controller.unroll(batch), values[0], rtol=0, atol=0)
     for t in range(batch.shape[1]):
         live = batch["filled"][:, t, 0].nonzero().squeeze(-1)
-        followed = batch["sub_index"][live, t, 0].long() if mac == "s2q_mac" else torch.zeros_like(live)
         close(hidden[t], states[:, live, t].transpose(0, 1), rtol=0, atol=1e-6)
-        close(spy.seen[t], values[followed, live, t], rtol=0, atol=1e-6)
+        agents = torch.arange(3)
+        followed = (
+            batch["sub_index"][live, t].long() if len(values) > 1 else torch.zeros(len(live), 3, dtype=torch.int64)
+        )
+        close(spy.seen[t], values[followed, live[:, None], t, agents], rtol=0, atol=1e-6)
     if test_mode:
         real = batch["filled"].squeeze(-1)
         assert torch.equal(greedy(values[0], batch["avail_actions"])[real], batch["actions"][real])

@@ -22,14 +22,14 @@ P_HAT = torch.tensor([8.0, 7.0, 6.0]).softmax(0)
 
 
 class Predicts(nn.Module):
-    """Stands in for the encoder-decoder: the same P_hat whatever happened."""
+    """Stands in for the decoder: the same P_hat whatever happened."""
 
     def __init__(self, p_hat: Tensor) -> None:
         super().__init__()
         self.p_hat = p_hat
 
-    def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        return histories, self.p_hat.log().expand(*histories.shape[:-1], -1)
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return z, self.p_hat.log().expand(*z.shape[:-1], -1)
 
 
 def make_mac(make_learner: MakeLearner, **settings: object) -> S2QMAC:
@@ -54,13 +54,13 @@ def test_behaviour_law(make_learner: MakeLearner) -> None:
     """s2q.md 8.9 and 12, item 8: p_fix e_0 + (1 - p_fix) P_hat, a coin an episode, fresh draws every step."""
     B = 100_000
     mac = make_mac(make_learner, s2q_fix_prob=0.5)
-    mac.latent = Predicts(P_HAT)
+    mac.decoder = Predicts(P_HAT)
     step, state = first_step(B), mac.initial_state(B)
     coins, drawn = state["follows_q0"], []
     for _ in range(3):
         out, state = mac.select_actions(step, state, t_env=0)
         assert torch.equal(state["follows_q0"], coins)
-        drawn.append(out["sub_index"].squeeze(-1).long())
+        drawn.append(out["sub_index"][:, 0].long())
 
     first, second = drawn[0], drawn[2]
     share = torch.bincount(first, minlength=3) / B
@@ -78,14 +78,89 @@ def test_behaviour_law(make_learner: MakeLearner) -> None:
 def test_the_whole_team_follows_the_drawn_value(make_learner: MakeLearner) -> None:
     B = 2000
     mac = make_mac(make_learner, s2q_fix_prob=0.0)
-    mac.latent = Predicts(torch.tensor([0.2, 0.4, 0.4]))
+    mac.decoder = Predicts(torch.tensor([0.2, 0.4, 0.4]))
     step, state = first_step(B), mac.initial_state(B)
-    values, _ = mac._forward_step(step, state)
+    values, _ = mac.step(step, state)
     out, _ = mac.select_actions(step, state, t_env=0)
-    k = out["sub_index"].squeeze(-1).long()
+    k = out["sub_index"][:, 0].long()
     assert k.unique().tolist() == [0, 1, 2]
     assert torch.equal(out["actions"], values.argmax(-1)[k, torch.arange(B)])
     assert (values[0].argmax(-1) != values[1].argmax(-1)).any()  # the copies do disagree
+
+
+def test_random_selection_is_uniform(make_learner: MakeLearner) -> None:
+    """S2Q_random: on episodes without the coin, every k alike, whatever the decoder says."""
+    B = 60_000
+    mac = make_mac(make_learner, s2q_select="random", s2q_fix_prob=0.25)
+    mac.decoder = Predicts(P_HAT)
+    out, _ = mac.select_actions(first_step(B), mac.initial_state(B), t_env=0)
+    share = torch.bincount(out["sub_index"][:, 0].long(), minlength=3) / B
+    assert close_to_law(share, torch.tensor([0.25 + 0.25, 0.25, 0.25]), B)
+    assert (out["sub_index"] == out["sub_index"][:, :1]).all()
+
+
+def test_no_selection_follows_q_tot(make_learner: MakeLearner) -> None:
+    """S2Q_no_soft."""
+    mac = make_mac(make_learner, s2q_select="none", s2q_fix_prob=0.0)
+    mac.decoder = Predicts(torch.tensor([0.0, 0.5, 0.5]))
+    out, _ = mac.select_actions(first_step(500), mac.initial_state(500), t_env=0)
+    assert not out["sub_index"].any()
+
+
+@pytest.mark.parametrize("select", ["independent", "independent_joint"])
+def test_independent_agents_draw_for_themselves(make_learner: MakeLearner, select: str) -> None:
+    """S2Q_independent: same law, separate draws; the coin still holds for the whole team."""
+    B = 60_000
+    mac = make_mac(make_learner, s2q_select=select, s2q_fix_prob=0.5)
+    mac.decoder = Predicts(P_HAT)
+    step, state = first_step(B), mac.initial_state(B)
+    values, _ = mac.step(step, state)
+    out, _ = mac.select_actions(step, state, t_env=0)
+    k, free = out["sub_index"].long(), ~state["follows_q0"]
+    assert not k[~free].any()
+    pairs = torch.bincount(3 * k[free, 0] + k[free, 1], minlength=9) / free.sum()
+    assert close_to_law(pairs, torch.outer(P_HAT, P_HAT).flatten(), int(free.sum()))
+    assert torch.equal(out["actions"], values.argmax(-1)[k, torch.arange(B)[:, None], torch.arange(2)])
+
+
+def test_independent_agents_predict_from_their_own_history(make_learner: MakeLearner) -> None:
+    mac = make_mac(make_learner, s2q_select="independent")
+    histories = torch.randn(5, 2, 4)
+    other = histories.clone()
+    other[:, 1] = torch.randn(5, 4)
+    (s_hat, log_p), (s_hat_2, log_p_2) = mac.predict(histories), mac.predict(other)
+    assert s_hat.shape == (5, 2, 2)
+    assert log_p.shape == (5, 2, 3)
+    torch.testing.assert_close(log_p[:, 0], log_p_2[:, 0])
+    assert (log_p[:, 1] != log_p_2[:, 1]).any()
+    assert (s_hat[:, 1] != s_hat_2[:, 1]).any()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["central", "q_tot"])
+def test_the_oracle_draws_from_the_true_promises(make_learner: MakeLearner, make_batch: MakeBatch, own: bool) -> None:
+    """S2Q_oracle: while acting, P is what the loss calls P on the same episode, from states and target networks."""
+    base = {"central_mac": None, "central_mixer": None} if own else {}
+    learner = make_learner(learner="s2q_learner", mac="s2q_mac", s2q_select="oracle", T=2.0, **base)
+    mac, batch = learner.controller, make_batch(lengths=(6, 6, 6, 6))
+    with torch.no_grad():
+        for p in learner.target_star.parameters():
+            p += 0.3 * torch.randn_like(p)
+    assert mac.reads_state
+    drawn_from: list[Tensor] = []
+    mac._draw = lambda p: (drawn_from.append(p), torch.zeros(len(p), 3, dtype=torch.int64))[1]
+    state = mac.initial_state(4)
+    for t in range(6):
+        step = batch[:, t].select("obs", "avail_actions", "state")
+        out, state = mac.select_actions(step, state, 10**9)
+        batch["actions"][:, t] = out["actions"]
+
+    steps = PackedSteps.of(batch)
+    candidates = greedy(mac.unroll_packed(batch, steps)[0], steps.pack(batch["avail_actions"]))
+    star = learner.target_star
+    promised = star(star.utilities(batch, steps), candidates, steps.pack(batch["state"]))
+    expected = steps.unpack((promised / 2.0).softmax(0).unsqueeze(-1)).squeeze(-1)[:, :, :6]  # [M, B, T]
+    torch.testing.assert_close(torch.stack(drawn_from, 1), expected.permute(1, 2, 0), rtol=0, atol=1e-6)
+    assert expected.std(1).max() > 0.01  # something to tell apart
 
 
 @pytest.mark.parametrize(("fix_prob", "indices"), [(1.0, [0]), (0.0, [0, 1, 2])])
@@ -98,7 +173,7 @@ def test_extreme_coins(make_learner: MakeLearner, fix_prob: float, indices: list
 def test_predicts_from_the_histories_after_this_observation(make_learner: MakeLearner) -> None:
     """P_hat is the decoder's at h_t of copy 0, not at h_{t-1}."""
     mac, seen = make_mac(make_learner), []
-    mac.latent.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    mac.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     _, state = mac.select_actions(first_step(4), mac.initial_state(4), t_env=0)
     assert torch.equal(seen[0], state["hidden"][:, 0].flatten(1))
 
@@ -118,11 +193,11 @@ def test_unavailable_actions_are_never_taken(make_learner: MakeLearner, make_bat
 
 def test_tests_follow_copy_0_alone(make_learner: MakeLearner) -> None:
     mac = make_mac(make_learner, s2q_fix_prob=0.0)
-    mac.latent = Predicts(torch.tensor([0.0, 0.5, 0.5]))
+    mac.decoder = Predicts(torch.tensor([0.0, 0.5, 0.5]))
     step, state = first_step(200), mac.initial_state(200)
     out, _ = mac.select_actions(step, state, t_env=0, test_mode=True)
     assert not out["sub_index"].any()
-    assert torch.equal(out["actions"], mac._forward_step(step, state)[0][0].argmax(-1))
+    assert torch.equal(out["actions"], mac.step(step, state)[0][0].argmax(-1))
 
 
 def test_execution_needs_copy_0_and_observations_only(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
@@ -190,7 +265,7 @@ def test_prediction_sends_no_gradient_into_the_histories(make_learner: MakeLearn
     assert log_p.shape == (5, 3)
     (state_hat.sum() + log_p[:, 0].sum()).backward()
     assert histories.grad is None
-    assert all(p.grad is not None for p in mac.latent.parameters())
+    assert all(p.grad is not None for p in [*mac.encoder.parameters(), *mac.decoder.parameters()])
 
 
 @pytest.mark.parametrize("settings", [{"K": -1}, {"s2q_fix_prob": 1.5}, {"s2q_fix_prob": -0.1}])

@@ -107,7 +107,7 @@ def test_targets_follow_every_interval_of_episodes(
         if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             refreshed.append(episode)
             for target, source in learner._followed:
-                pairs = zip(target.parameters(), source.parameters(), strict=True)
+                pairs = zip(target.state_dict().values(), source().values(), strict=True)
                 assert all(torch.equal(a, b) for a, b in pairs)
     assert refreshed == [24, 48, 72]
     assert int(learner.last_target_update) == 72
@@ -167,8 +167,8 @@ def test_state_survives_a_file_exactly(
 def test_state_names_every_network(make_learner: MakeLearner) -> None:
     state = make_learner(learner="s2q_learner", mac="s2q_mac", K=3).state_dict()
     parts = {".".join(name.split(".")[:2]) for name in state}
-    assert {"controller.agent", "controller.latent", "central.mac", "central.mixer"} <= parts
-    assert {"target_central.mac", "target_central.mixer", "last_target_update", "_extra_state"} <= parts
+    assert {"controller.agent", "controller.encoder", "controller.decoder", "central.mac", "central.mixer"} <= parts
+    assert {"target_star.mac", "target_star.mixer", "last_target_update", "_extra_state"} <= parts
     assert len(state["controller.agent.fc_in.weight"]) == len(state["mixer.hyper_b1.weight"]) == 4
 
 

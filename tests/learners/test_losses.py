@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.learners.central import CentralValue
 from shoal.learners.learner import Learner
+from shoal.utils.errors import UserError
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]
+OWN: dict[str, str | None] = {"central_mac": None, "central_mixer": None}
 
 
 def prepared(learner: Learner, batch: TensorDict) -> tuple[Learner, TensorDict]:
@@ -53,8 +55,12 @@ def td_targets(episode: TensorDict, v: list[float], gamma: float = 0.99, lam: fl
     return y
 
 
-def mixed(mixer: nn.Module | None, utilities: Tensor, state: Tensor, k: int = 0, copies: int = 1) -> float:
-    return float(mixer(utilities.view(1, 1, -1).expand(copies, -1, -1), state.view(1, -1))[k])
+def mixed(
+    mixer: nn.Module, utilities: Tensor, joint: list[int], greedy: list[int], state: Tensor, k: int = 0, copies: int = 1
+) -> float:
+    """Mixer ``k`` of ``copies`` at a joint action: utilities ``[N, A]``, the agents' own best ones, state ``[S]``."""
+    taken, maxima = (at(utilities, a).view(1, 1, -1).expand(copies, -1, -1) for a in (joint, greedy))
+    return float(mixer(taken, state.view(1, -1), maxima, torch.tensor([[joint]]))[k])
 
 
 def central_value(central: CentralValue, utilities: Tensor, joint: list[int], state: Tensor) -> float:
@@ -63,7 +69,7 @@ def central_value(central: CentralValue, utilities: Tensor, joint: list[int], st
 
 @pytest.mark.parametrize("double_q", [True, False])
 @pytest.mark.parametrize("lam", [0.0, 0.6])
-@pytest.mark.parametrize("mixer", [None, "vdn", "qmix"])
+@pytest.mark.parametrize("mixer", [None, "vdn", "qmix", "qplex"])
 @torch.no_grad()
 def test_q_learner(
     make_learner: MakeLearner, make_batch: MakeBatch, mixer: str | None, lam: float, double_q: bool
@@ -76,16 +82,20 @@ def test_q_learner(
         online, target = learner.controller.unroll(episode)[0], learner.target_controller.unroll(episode)[0]
         state, rows = episode["state"][0], range(len(online))
         choosers = online if double_q else target
-        bootstrap = [at(target[t], best(choosers[t], episode["avail_actions"][0, t])) for t in rows]
-        taken = [at(online[t], episode["actions"][0, t].tolist()) for t in rows[:-1]]
+        avail = episode["avail_actions"][0]
+        selected = [best(choosers[t], avail[t]) for t in rows]
+        taken = [episode["actions"][0, t].tolist() for t in rows[:-1]]
         if mixer is None:
             for i in range(3):
-                y = td_targets(episode, [float(v[i]) for v in bootstrap], lam=lam)
-                errors += [float(q[i]) - y[t] for t, q in enumerate(taken)]
+                y = td_targets(episode, [float(at(target[t], selected[t])[i]) for t in rows], lam=lam)
+                errors += [float(at(online[t], u)[i]) - y[t] for t, u in enumerate(taken)]
         else:
-            v = [mixed(learner.target_mixer, bootstrap[t], state[t]) for t in rows]
+            v = [mixed(learner.target_mixer, target[t], selected[t], best(target[t], avail[t]), state[t]) for t in rows]
             y = td_targets(episode, v, lam=lam)
-            errors += [mixed(learner.mixer, q, state[t]) - y[t] for t, q in enumerate(taken)]
+            errors += [
+                mixed(learner.mixer, online[t], u, best(online[t], avail[t]), state[t]) - y[t]
+                for t, u in enumerate(taken)
+            ]
     loss, metrics = learner.loss(batch)
     assert float(loss) == pytest.approx(0.5 * sum(e * e for e in errors) / len(errors), rel=1e-6)
     assert float(metrics["td_error_abs"]) == pytest.approx(sum(map(abs, errors)) / len(errors), rel=1e-6)
@@ -106,7 +116,7 @@ def test_wqmix(make_learner: MakeLearner, make_batch: MakeBatch, optimistic: boo
         v = [central_value(learner.target_central, target[t], a, state[t]) for t, a in enumerate(greedy)]
         for t, y in enumerate(td_targets(episode, v)):
             u = episode["actions"][0, t].tolist()
-            q_tot = mixed(learner.mixer, at(online[t], u), state[t])
+            q_tot = mixed(learner.mixer, online[t], u, greedy[t], state[t])
             trusted = q_tot < y if optimistic else (u == greedy[t] or y > v[t])
             weights.append(1.0 if trusted else 0.3)
             projection.append(weights[-1] * (q_tot - y) ** 2)
@@ -122,11 +132,22 @@ def test_wqmix(make_learner: MakeLearner, make_batch: MakeBatch, optimistic: boo
     ("alpha", "floor", "right_side"),
     [(1.0, 0.1, "target"), (1.0, 0.1, "online"), (0.5, None, "target"), (0.0, 5.0, "target")],
 )
+@pytest.mark.parametrize(
+    "base",
+    [{}, {"mixer": "vdn"}, {"mixer": "qplex"}, OWN | {"mixer": "vdn"}, OWN, OWN | {"mixer": "qplex"}],
+    ids=["central-qmix", "central-vdn", "central-qplex", "own-vdn", "own-qmix", "own-qplex"],
+)
 @torch.no_grad()
 def test_s2q(
-    make_learner: MakeLearner, make_batch: MakeBatch, alpha: float, floor: float | None, right_side: str
+    make_learner: MakeLearner,
+    make_batch: MakeBatch,
+    base: dict[str, str | None],
+    alpha: float,
+    floor: float | None,
+    right_side: str,
 ) -> None:
-    settings = {"alpha": alpha, "suppress_floor": floor, "s2q_w0_rhs": right_side, "T": 0.5, "w_c": 0.3}
+    """Over any mixer, with a central Q* or Q^tot in its place."""
+    settings = {"alpha": alpha, "suppress_floor": floor, "s2q_w0_rhs": right_side, "T": 0.5, "w_c": 0.3, **base}
     learner, batch = prepared(make_learner(learner="s2q_learner", mac="s2q_mac", **settings), make_batch())
     steps = PackedSteps.of(batch)
     values = steps.unpack(learner.controller.unroll_packed(batch, steps)[0])
@@ -140,22 +161,31 @@ def test_s2q(
         steps = PackedSteps.of(episode)
         copies, histories = learner.controller.unroll_packed(episode, steps)
         state, avail = episode["state"][0], episode["avail_actions"][0]
-        utilities = learner.central.utilities(episode, steps)
-        target = learner.target_central.utilities(episode, steps)
+        target = learner.target_star.utilities(episode, steps)
         rows = range(len(state))
         a = [[best(copies[k, t], avail[t]) for k in range(3)] for t in rows]
-        promised = [[central_value(learner.target_central, target[t], a_k, state[t]) for a_k in a[t]] for t in rows]
+
+        target_best = [best(target[t], avail[t]) for t in rows]
+        if learner.central is None:
+            star = learner.target_star.mixer
+            promised = [[mixed(star, target[t], a_k, target_best[t], state[t]) for a_k in a[t]] for t in rows]
+        else:
+            online = learner.central.utilities(episode, steps)
+            promised = [[central_value(learner.target_star, target[t], a_k, state[t]) for a_k in a[t]] for t in rows]
         for t, y in enumerate(td_targets(episode, [values[0] for values in promised])):
             u = episode["actions"][0, t].tolist()
-            q_star = central_value(learner.central, utilities[t], u, state[t])
-            loss_star += (q_star - y) ** 2 / R
-            rivals = promised[t]
-            if right_side == "online":
-                rivals = [central_value(learner.central, utilities[t], a_k, state[t]) for a_k in a[t]]
+            if learner.central is None:
+                of_u, *of_rivals = (
+                    mixed(learner.mixer, copies[0, t], joint, a[t][0], state[t], 0, copies=3) for joint in [u, *a[t]]
+                )
+            else:
+                of_u, *of_rivals = (central_value(learner.central, online[t], joint, state[t]) for joint in [u, *a[t]])
+                loss_star += (of_u - y) ** 2 / R
+            q_star, rivals = of_u, promised[t] if right_side == "target" else of_rivals
             for k in range(3):
                 suppressed = u in a[t][:k]
                 y_k = y - alpha * suppressed * (q_star if floor is None else max(q_star, floor))
-                q = mixed(learner.mixer, at(copies[k, t], u), state[t], k, copies=3)
+                q = mixed(learner.mixer, copies[k, t], u, a[t][k], state[t], k, copies=3)
                 trusted = q_star >= max(rivals) if k == 0 else q < y_k
                 loss_k[k] += (1.0 if trusted else 0.3) * (q - y_k) ** 2 / R
             identified += u in a[t]
@@ -167,9 +197,64 @@ def test_s2q(
 
     loss, metrics = learner.loss(batch)
     assert [float(metrics[f"loss_td_{k}"]) for k in range(3)] == pytest.approx(loss_k, rel=1e-6)
-    assert float(metrics["loss_central"]) == pytest.approx(loss_star, rel=1e-6)
+    if learner.central is not None:
+        assert float(metrics["loss_central"]) == pytest.approx(loss_star, rel=1e-6)
     assert float(metrics["loss_kl"]) == pytest.approx(kl, rel=1e-5)
     assert float(metrics["loss_state"]) == pytest.approx(state_error, rel=1e-6)
     assert float(metrics["identified"]) == pytest.approx(identified / R)
     assert float(loss) == pytest.approx(sum(loss_k) + loss_star + kl + state_error, rel=1e-6)
     assert identified > 2
+
+
+@torch.no_grad()
+def test_s2q_without_weights(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+    """S2Q_no_wTD: every error counts in full."""
+    batch, S2Q = make_batch(), {"learner": "s2q_learner", "mac": "s2q_mac", "w_c": 0.3, "K": 1}
+    torch.manual_seed(1)
+    weighted = make_learner(**S2Q)
+    torch.manual_seed(1)
+    plain = make_learner(**S2Q, s2q_weighted=False)
+    (_, ours), (_, theirs) = plain.loss(batch), weighted.loss(batch)
+    assert [float(ours[f"w_{k}"]) for k in range(2)] == [1.0, 1.0]
+    for k in range(2):
+        assert ours[f"loss_td_{k}"] > theirs[f"loss_td_{k}"] > 0.3 * ours[f"loss_td_{k}"]
+    assert torch.equal(ours["loss_central"], theirs["loss_central"])
+
+
+@torch.no_grad()
+def test_s2q_with_the_released_scale_of_the_divergence(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+    batch, S2Q = make_batch(), {"learner": "s2q_learner", "mac": "s2q_mac", "K": 3}
+    torch.manual_seed(1)
+    total = make_learner(**S2Q).loss(batch)[1]["loss_kl"]
+    torch.manual_seed(1)
+    mean = make_learner(**S2Q, latent_kl_reduction="mean").loss(batch)[1]["loss_kl"]
+    assert float(mean) == pytest.approx(float(total) / 4)
+
+
+@torch.no_grad()
+def test_s2q_of_independent_agents(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+    """S2Q_independent: every agent's own prediction is taught the same P and the same state."""
+    settings = {"learner": "s2q_learner", "mac": "s2q_mac", "s2q_select": "independent", "T": 0.5}
+    learner, batch = prepared(make_learner(**settings), make_batch())
+    steps = PackedSteps.of(batch)
+    copies, histories = learner.controller.unroll_packed(batch, steps)
+    state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])
+    target = learner.target_star.utilities(batch, steps)
+    kl, error = [], []
+    for row in steps.acted.tolist():
+        a = [best(copies[k, row], avail[row]) for k in range(3)]
+        p = (
+            torch.tensor([central_value(learner.target_star, target[row], a_k, state[row]) for a_k in a]) / 0.5
+        ).softmax(0)
+        for i in range(3):
+            state_hat, log_p_hat = learner.controller.decoder(learner.controller.encoder(histories[0, row, i]))
+            kl.append(float((torch.special.xlogy(p, p) - p * log_p_hat).sum()))
+            error.append(float((state_hat - state[row]).square().mean()))
+    _, metrics = learner.loss(batch)
+    assert float(metrics["loss_kl"]) == pytest.approx(sum(kl) / len(kl), rel=1e-5)
+    assert float(metrics["loss_state"]) == pytest.approx(sum(error) / len(error), rel=1e-6)
+
+
+def test_a_central_value_is_whole_or_absent(make_learner: MakeLearner) -> None:
+    with pytest.raises(UserError, match="central_mac and central_mixer go together"):
+        make_learner(learner="s2q_learner", mac="s2q_mac", central_mac=None)

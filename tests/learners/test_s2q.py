@@ -162,9 +162,9 @@ def scripted(
         histories = torch.randn(3, 3, 2, 8)
         monkeypatch.setattr(learner.controller, "unroll_packed", lambda batch, steps: (values, histories))
         monkeypatch.setattr(learner.controller, "predict", lambda histories: (state_hat, log_p_hat))
-        monkeypatch.setattr(learner.mixer, "forward", lambda taken, state: q)
+        monkeypatch.setattr(learner.mixer, "forward", lambda taken, state, maxima, actions: q)
         monkeypatch.setattr(learner.central, "forward", central)
-        monkeypatch.setattr(learner.target_central, "forward", central)
+        monkeypatch.setattr(learner.target_star, "forward", central)
         return Scripted(learner, batch, q, q_star, values, log_p_hat, state_hat)
 
     return make
@@ -250,11 +250,11 @@ def test_encoder_decoder_teaches_no_agent(make_learner: MakeLearner, make_batch:
     learner, batch = make_learner(**S2Q), make_batch()
     before, loss = gradients(learner, batch), learner.loss(batch)[0]
     with torch.no_grad():
-        for p in learner.controller.latent.parameters():
+        for p in learner.controller.decoder.parameters():
             p += torch.randn_like(p)
     after = gradients(learner, batch)
     assert (learner.loss(batch)[0] - loss).abs() > 0.1
-    own = {name for name in before if name.startswith("controller.latent.")}
+    own = {name for name in before if name.startswith(("controller.encoder.", "controller.decoder."))}
     assert own
     assert all(torch.equal(before[name], after[name]) for name in before.keys() - own)
     assert not any(name.startswith("target_") for name in before)
@@ -265,10 +265,12 @@ def test_copy_0_alone_is_wqmix_with_weight_1(make_learner: MakeLearner, make_bat
     s2q, batch = make_learner(**S2Q, K=0, w_c=1.0), make_batch()
     wqmix = make_learner(learner="wqmix_learner", w=1.0, central_loss=2.0)
     with torch.no_grad():
-        for p in s2q.target_central.parameters():
+        for p in s2q.target_star.parameters():
             p += 0.1 * torch.randn_like(p)
     shared = {
-        name: tensor for name, tensor in s2q.state_dict().items() if "latent" not in name and name != "_extra_state"
+        name.replace("target_star", "target_central"): tensor
+        for name, tensor in s2q.state_dict().items()
+        if "coder" not in name and name != "_extra_state"
     }
     missing, unexpected = wqmix.load_state_dict(shared, strict=False)
     assert not unexpected
@@ -325,7 +327,8 @@ def test_specified_parameter_counts(
         return sum(p.numel() for p in module.parameters())
 
     agent, mixer = count(learner.controller.agent), count(learner.mixer)
-    assert (agent // 3, mixer // 3, count(learner.central.mixer), count(learner.controller.latent)) == parts
+    latent = count(learner.controller.encoder) + count(learner.controller.decoder)
+    assert (agent // 3, mixer // 3, count(learner.central.mixer), latent) == parts
     assert count(learner.central.mac) == parts[0]
     assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == total
 

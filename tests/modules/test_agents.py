@@ -46,7 +46,7 @@ def test_sequence_may_be_cut_anywhere() -> None:
 def test_copies_equal_separate_agents_and_mixers() -> None:
     """s2q.md 12, item 2: forward, loss and gradients of the M sub-values."""
     settings = QMixerSettings(mixing_embed_dim=4, hypernet_embed=5)
-    agent, mixer = make_agent(M), QMixer(settings, N, S, M).double()
+    agent, mixer = make_agent(M), QMixer(settings, N, S, A, M).double()
     inputs, state = torch.randn(P, N, D).double(), torch.randn(P, S).double()
     actions, targets = torch.randint(A, (P, N, 1)), torch.randn(M, P).double()
 
@@ -58,7 +58,7 @@ def test_copies_equal_separate_agents_and_mixers() -> None:
     together = loss(agent, mixer, targets)
     together.sum().backward()
     for k in range(M):
-        own_agent, own_mixer = make_agent(1), QMixer(settings, N, S, 1).double()
+        own_agent, own_mixer = make_agent(1), QMixer(settings, N, S, A, 1).double()
         own_agent.load_state_dict(copy_state_dict(agent, k))
         own_mixer.load_state_dict(copy_state_dict(mixer, k))
         own = loss(own_agent, own_mixer, targets[k : k + 1])

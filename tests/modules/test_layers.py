@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.modules.layers.gru import StackedGRU
-from shoal.modules.layers.latent import EncoderDecoder
+from shoal.modules.layers.latent import Decoder, Encoder
 from shoal.modules.layers.stacked import StackedLinear, StackedMLP, copy_state_dict
 
 close = torch.testing.assert_close
@@ -164,10 +164,11 @@ def test_copy_state_dict_takes_a_snapshot_of_one_copy() -> None:
 
 
 def test_encoder_decoder_shapes_and_distribution() -> None:
-    latent = EncoderDecoder(history_dim=6, state_dim=4, n_candidates=3, hidden_dim=8, latent_dim=2)
-    assert latent.encoder(torch.randn(5, 7, 6)).shape == (5, 7, 2)
-    state_hat, log_p = latent(torch.randn(5, 7, 6))
+    z = Encoder(history_dim=6, hidden_dim=8, latent_dim=2)(torch.randn(5, 7, 6))
+    assert z.shape == (5, 7, 2)
+    state_hat, log_p = Decoder(latent_dim=2, hidden_dim=8, state_dim=4, n_candidates=3)(z)
     assert state_hat.shape == (5, 7, 4)
     assert log_p.shape == (5, 7, 3)
     close(log_p.exp().sum(-1), torch.ones(5, 7))
     assert (state_hat < 0).any()  # no ReLU behind the heads
+    assert Decoder(latent_dim=2, hidden_dim=8, state_dim=4, n_candidates=0)(z)[1] is None

@@ -1,14 +1,17 @@
-"""Mixers: the specification's numbers (s2q.md 8.4), monotonicity and IGM by enumeration."""
+"""Mixers: the specification's numbers (s2q.md 8.4, 8.5), monotonicity and IGM by enumeration."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from shoal.modules.layers.stacked import copy_state_dict
 from shoal.modules.mixers.central import CentralMixer, CentralMixerSettings
 from shoal.modules.mixers.qmix import QMixer, QMixerSettings, mix
-from shoal.modules.mixers.vdn import VDNMixer, VDNMixerSettings
+from shoal.modules.mixers.qplex import QPLEXMixer, QPLEXMixerSettings, attention_weights
+from shoal.modules.mixers.vdn import VDNMixer
 
 close = torch.testing.assert_close
 M, N, A, S, E = 3, 3, 4, 5, 6
@@ -32,7 +35,7 @@ def test_specified_table() -> None:
 
 
 def test_qmix_is_the_network_of_the_paper() -> None:
-    mixer = QMixer(QMixerSettings(mixing_embed_dim=E, hypernet_embed=7), N, S, copies=2)
+    mixer = QMixer(QMixerSettings(mixing_embed_dim=E, hypernet_embed=7), N, S, A, copies=2)
     qs, state = torch.randn(2, 9, N), torch.randn(9, S)
     weights = mixer.state_dict()
 
@@ -48,10 +51,17 @@ def test_qmix_is_the_network_of_the_paper() -> None:
         close(mixer(qs, state)[k], (hidden * w2).sum(-1) + b2[:, 0])
 
 
-def make_mixer(name: str) -> nn.Module:
-    if name == "vdn":
-        return VDNMixer(VDNMixerSettings(), N, S, M)
-    return QMixer(QMixerSettings(mixing_embed_dim=E, hypernet_embed=8), N, S, M)
+MIXERS = {"vdn": VDNMixer, "qmix": QMixer, "qplex": QPLEXMixer}
+SIZES: dict[str, dict[str, int]] = {
+    "vdn": {},
+    "qmix": {"mixing_embed_dim": E, "hypernet_embed": 8},
+    "qplex": {"num_kernel": 2, "hypernet_embed": 8, "adv_hypernet_embed": 8},
+}
+
+
+def make_mixer(name: str) -> Any:
+    mixer = MIXERS[name]
+    return mixer(mixer.Settings(**SIZES[name]), N, S, A, M)
 
 
 def test_vdn_is_the_sum() -> None:
@@ -60,15 +70,90 @@ def test_vdn_is_the_sum() -> None:
     assert not list(make_mixer("vdn").parameters())
 
 
-@pytest.mark.parametrize("name", ["vdn", "qmix"])
+@pytest.mark.parametrize("name", ["vdn", "qmix", "qplex"])
 def test_individual_argmaxes_are_the_joint_argmax(name: str) -> None:
     """IGM of every copy, over all A^N joint actions of many random states."""
-    mixer, B = make_mixer(name), 40
-    utilities, state = 3 * torch.randn(M, B, N, A), torch.randn(B, S)
+    mixer, B = make_mixer(name).double(), 200
+    utilities, state = 3 * torch.randn(M, B, N, A).double(), torch.randn(B, S).double()
     joint = torch.tensor(list(product(range(A), repeat=N)))  # [A^N, N]
     taken = torch.stack([utilities[:, :, i, joint[:, i]] for i in range(N)], -1)  # [M, B, A^N, N]
-    values = mixer(taken.flatten(1, 2), state.repeat_interleave(len(joint), 0)).view(M, B, -1)
+    maxima = utilities.amax(-1).repeat_interleave(len(joint), 1)
+    rows = state.repeat_interleave(len(joint), 0)
+    values = mixer(taken.flatten(1, 2), rows, maxima, joint.repeat(B, 1).unsqueeze(0)).view(M, B, -1)
     assert torch.equal(joint[values.argmax(-1)], utilities.argmax(-1))
+
+
+def test_qplex_is_not_monotone_in_the_actions_but_bounded_by_the_greedy_one() -> None:
+    """It can rank other joint actions in an order that no monotone mixer has: the attention reads the actions."""
+    mixer = make_mixer("qplex")
+    qs, state, maxima = torch.zeros(M, 50, N), torch.randn(50, S), torch.ones(M, 50, N)
+    one, other = (mixer(qs, state, maxima, torch.full((1, 50, N), a)) for a in (0, 1))
+    assert (one != other).float().mean() > 0.9  # same utilities, another joint action
+    assert (one < mixer(maxima, state, maxima, torch.zeros(1, 50, N, dtype=torch.int64))).all()
+
+
+def test_specified_qplex_table() -> None:
+    """s2q.md 8.5, with the networks' outputs put in by hand."""
+    mixer = QPLEXMixer(QPLEXMixerSettings(), 2, 1, 2)
+    weights = {"[0, 0]": [0.5, 2], "[0, 1]": [1.5, 0.25], "[1, 0]": [3, 0.1], "[1, 1]": [0.2, 4]}
+    mixer._attention = lambda s, actions: torch.tensor([[weights[str(u.tolist())] for u in actions[0]]])
+    mixer.hyper_w.forward = lambda s: torch.tensor([[[2.0, 0.5]]])
+    mixer.hyper_b.forward = lambda s: torch.tensor([[[1.0, -1.0]]])
+    joint = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    utilities = torch.tensor([[3.0, 1.0], [0.0, 4.0]])
+    taken = torch.stack([utilities[i, joint[:, i]] for i in range(2)], -1).unsqueeze(0)
+    table = mixer(taken, torch.zeros(4, 1), utilities.amax(-1).expand(1, 4, 2), joint.unsqueeze(0))
+    close(table, torch.tensor([[4.0, 8.0, -4.2, 7.2]]))
+
+
+def test_specified_qplex_head() -> None:
+    """s2q.md 8.5: one head's attention weights."""
+    key, agents, actions = torch.tensor([[-1.2]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, 2.0]])
+    close(attention_weights(key, agents, actions, dim=0), torch.tensor([0.1613648529, 0.7726971119]))
+
+
+def test_specified_qplex_parameter_count() -> None:
+    """s2q.md 8.10, on 5m_vs_6m."""
+    mixer = QPLEXMixer(QPLEXMixerSettings(), n_agents=5, state_dim=98, n_actions=12)
+    assert sum(p.numel() for p in mixer.parameters()) == 107_574
+
+
+def test_qplex_is_the_network_of_the_specification() -> None:
+    """Head by head, from the weights: every copy, with gradients through the utilities' own path alone."""
+    mixer = make_mixer("qplex").double()
+    qs, state, maxima = (torch.randn(*shape).double() for shape in ((M, 9, N), (9, S), (M, 9, N)))
+    actions = torch.randint(A, (1, 9, N))
+    one_hots = nn.functional.one_hot(actions[0], A).double().flatten(1)
+    weights = mixer.state_dict()
+
+    def net(name: str, row: int, x: Tensor) -> Tensor:
+        for layer in (0, 2):
+            x = nn.functional.linear(x, weights[f"{name}.{layer}.weight"][row], weights[f"{name}.{layer}.bias"][row])
+            x = x.relu() if layer == 0 else x
+        return x
+
+    values = mixer(qs, state, maxima, actions)
+    for k in range(M):
+        w, b = net("hyper_w", k, state).abs() + 1e-10, net("hyper_b", k, state)
+        attention = torch.zeros(9, N).double()
+        for row in (2 * k, 2 * k + 1):
+            key, agents = net("key", row, state).abs() + 1e-10, net("agents", row, state).sigmoid()
+            attention += key * agents * net("actions", row, torch.cat([state, one_hots], 1)).sigmoid()
+        v, advantage = w * maxima[k] + b, w * (qs[k] - maxima[k])
+        close(values[k], (v + attention * advantage).sum(-1), rtol=0, atol=1e-10)
+
+    qs.requires_grad_()
+    (gradient,) = torch.autograd.grad(mixer(qs, state, maxima, actions).sum(), qs)
+    close(gradient, mixer.hyper_w(state.unsqueeze(0)).abs() + 1e-10)  # advantages carry none
+
+
+def test_qplex_candidates_of_one_mixer_share_its_state() -> None:
+    mixer = QPLEXMixer(QPLEXMixerSettings(2, 8, 8), N, S, A)
+    qs, state, maxima = torch.randn(4, 9, N), torch.randn(9, S), torch.randn(1, 9, N)
+    actions = torch.randint(A, (4, 9, N))
+    together = mixer(qs, state, maxima, actions)
+    for c in range(4):
+        close(together[c : c + 1], mixer(qs[c : c + 1], state, maxima, actions[c : c + 1]))
 
 
 @pytest.mark.parametrize("name", ["vdn", "qmix"])
@@ -80,13 +165,26 @@ def test_monotone_in_every_utility(name: str) -> None:
     assert (grad > 0).float().mean() > 0.99
 
 
-def test_copies_do_not_touch_one_another() -> None:
-    mixer = make_mixer("qmix")
+@pytest.mark.parametrize("name", ["qmix", "qplex"])
+def test_copies_do_not_touch_one_another(name: str) -> None:
+    mixer = make_mixer(name)
     qs, state = torch.randn(M, 20, N, requires_grad=True), torch.randn(20, S)
-    mixer(qs, state)[1].sum().backward()
+    mixer(qs, state, torch.randn(M, 20, N), torch.randint(A, (1, 20, N)))[1].sum().backward()
     for tensor in [qs, *mixer.parameters()]:
-        assert tensor.grad[1].any()
-        assert not tensor.grad[[0, 2]].any()
+        first, second, third = tensor.grad.chunk(M)
+        assert second.any()
+        assert not first.any()
+        assert not third.any()
+
+
+@pytest.mark.parametrize("name", ["vdn", "qmix", "qplex"])
+def test_a_copy_alone_is_a_mixer(name: str) -> None:
+    mixer = make_mixer(name)
+    alone = type(mixer)(mixer.Settings(**SIZES[name]), N, S, A)
+    alone.load_state_dict(copy_state_dict(mixer, 2))
+    qs, state, maxima = torch.randn(M, 9, N), torch.randn(9, S), torch.randn(M, 9, N)
+    actions = torch.randint(A, (1, 9, N))
+    close(alone(qs[2:], state, maxima[2:], actions), mixer(qs, state, maxima, actions)[2:])
 
 
 def test_central_mixer_reads_state_and_utilities_together() -> None:

@@ -1,62 +1,77 @@
 """S2Q's controller: K+1 sub-value networks and the softmax behaviour policy over them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from shoal.components.batch import Field, Scheme
+from shoal.components.action_selectors import greedy
+from shoal.components.batch import EpisodeBatch, Field, PackedSteps, Scheme
 from shoal.components.spec import TeamSpec
-from shoal.controllers.basic import BasicMAC, BasicMACSettings, Make
-from shoal.modules.layers.latent import EncoderDecoder
+from shoal.controllers.basic import BasicMAC
+from shoal.controllers.comm import CommMAC, CommMACSettings
+from shoal.controllers.team import Make
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import UserError
 
+Promise = Callable[[TensorDict, TensorDict, Tensor], tuple[Tensor, Tensor]]
+"""The true P while acting: step, state, candidates ``[M, B, N]`` -> P ``[B, M]``, next state of its networks."""
+
 
 @dataclass(frozen=True)
-class S2QMACSettings(BasicMACSettings):
+class S2QMACSettings(CommMACSettings):
     K: Annotated[int, "number of sub-values beside Q^tot"] = 2
+    s2q_select: Annotated[
+        Literal["predicted", "oracle", "independent", "independent_joint", "random", "none"],
+        "what draws the sub-value to follow: the decoder's P_hat; P itself, from the true state (oracle); every agent "
+        "for itself, from its own history (independent) or from the common P_hat (independent_joint); chance (random); "
+        "or nothing, always Q^tot (none)",
+    ] = "predicted"
     s2q_fix_prob: Annotated[float, "probability that an episode follows Q^tot alone (index 0) throughout"] = 0.5
-    latent_dim: Annotated[int, "size of the encoder's latent"] = 32
-    latent_hidden_dim: Annotated[int, "hidden width of the encoder and the decoder"] = 64
+    comm: Annotated[bool, "whether every agent reads the latent of the team's last histories (S2Q-Comm)"] = False
 
     def __post_init__(self) -> None:
         if self.K < 0:
             raise UserError(f"K={self.K} is not possible: the number of sub-values must be 0 or more.")
         if not 0 <= self.s2q_fix_prob <= 1:
             raise UserError(f"s2q_fix_prob={self.s2q_fix_prob} is not a probability: give a number from 0 to 1.")
+        if self.comm and self.s2q_select == "independent":
+            raise UserError(
+                "comm=True and s2q_select=independent exclude each other: the message encodes the whole team's "
+                "histories, an independent agent only its own. Use s2q_select=independent_joint."
+            )
 
 
-class S2QMAC(BasicMAC):
+class S2QMAC(CommMAC):
     """S2Q's controller: in training the team follows sub-value k ~ P_hat, in tests Q^tot alone.
 
     Behaviour (paper, section 4.3): for each episode one coin decides whether it follows index 0 throughout;
     otherwise every step draws one k for the whole team from the decoder's P_hat. Each agent then acts
-    epsilon-greedily around Q_k.
+    epsilon-greedily around Q_k. ``s2q_select`` is the paper's ablation of what draws k (section 5.3).
     """
 
     Settings = S2QMACSettings
     has_sub_values = True
 
     def __init__(self, settings: S2QMACSettings, spec: TeamSpec, make: Make) -> None:
-        self.n_copies = settings.K + 1
-        super().__init__(settings, spec, make, copies=self.n_copies)
-        self.fix_prob = settings.s2q_fix_prob
-        self._build_execution = lambda: BasicMAC(settings, spec, make)
-        self.latent = EncoderDecoder(
-            spec.n_agents * self.agent.hidden_dim,
-            spec.state_dim,
-            self.n_copies,
-            settings.latent_hidden_dim,
-            settings.latent_dim,
-        )
+        self.n_copies = M = settings.K + 1
+        joint = settings.s2q_select != "independent"
+        super().__init__(settings, spec, make, M, comm=settings.comm, n_candidates=M, joint=joint)
+        self.select = settings.s2q_select
+        self.fix_prob = 1.0 if self.select == "none" else settings.s2q_fix_prob
+        self.reads_state = self.select == "oracle"
+        self.promise: Promise | None = None
+        """P while acting, which only the learner can tell (``s2q_select=oracle``)."""
+        execution = CommMAC if settings.comm else BasicMAC
+        self._build_execution = lambda: execution(settings, spec, make)
 
     @property
     def extra_fields(self) -> Scheme:
-        """``sub_index [1]``: which sub-value the team followed (for diagnostics)."""
-        return {"sub_index": Field((1,), torch.uint8)}
+        """``sub_index [N]``: which sub-value each agent followed (for diagnostics)."""
+        return {"sub_index": Field((self.spec.n_agents,), torch.uint8)}
 
     def initial_state(self, batch_size: int) -> TensorDict:
         """Adds the episodes' coins: ``follows_q0 [B]``."""
@@ -69,28 +84,67 @@ class S2QMAC(BasicMAC):
         self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
     ) -> tuple[TensorDict, TensorDict]:
         """See ``BasicMAC.select_actions``; tests follow Q^tot, for which each agent needs only its own history."""
-        values, hidden = self._forward_step(step, state)  # [M, B, N, A], [M, B, N, H]
-        B = values.shape[1]
-        if test_mode:
-            k = torch.zeros(B, dtype=torch.int64, device=values.device)
-        else:
-            _, log_p = self.latent(hidden[0].flatten(1))
-            drawn = torch.multinomial(log_p.exp(), 1).squeeze(-1)
-            k = drawn.masked_fill(state["follows_q0"], 0)
-        chosen = values[k, torch.arange(B, device=values.device)]  # [B, N, A]
-        actions = self.selector.select(chosen, step["avail_actions"], t_env, test_mode)
-        out, next_state = self._acted(actions, hidden, sub_index=k.unsqueeze(-1).to(torch.uint8))
+        values, hidden = self.step(step, state)  # [M, B, N, A], [M, B, N, H]
+        k = torch.zeros(values.shape[1:3], dtype=torch.int64, device=values.device)
+        carried: dict[str, Tensor] = {}
+        if not test_mode:
+            p, carried = self._distribution(step, state, values, hidden)  # [B, M] or [B, N, M]
+            k = self._draw(p).masked_fill(state["follows_q0"].unsqueeze(1), 0)  # [B, N]
+        index = k[None, :, :, None].expand(1, -1, -1, values.shape[-1])
+        actions = self.selector.select(values.gather(0, index)[0], step["avail_actions"], t_env, test_mode)
+        out, next_state = self._acted(actions, hidden, sub_index=k.to(torch.uint8))
         next_state["follows_q0"] = state["follows_q0"]
-        return out, next_state
+        return out, next_state.update(carried)
+
+    def _distribution(
+        self, step: TensorDict, state: TensorDict, values: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What k is drawn from, ``[B, M]`` or each agent's own ``[B, N, M]``; what to keep for the next step."""
+        if self.select == "oracle":
+            assert self.promise is not None
+            p, promise_state = self.promise(step, state, greedy(values, step["avail_actions"]))
+            return p, {"promise": promise_state}
+        if self.select == "random":
+            return values.new_full((values.shape[1], self.n_copies), 1 / self.n_copies), {}
+        _, log_p = self.predict(hidden[0])
+        return log_p.exp(), {}
+
+    def _draw(self, p: Tensor) -> Tensor:
+        """One k for each agent, the team's or its own: ``[B, M]`` or ``[B, N, M]`` -> ``[B, N]``."""
+        N = self.spec.n_agents
+        if self.select == "independent_joint":
+            p = p.unsqueeze(1).expand(-1, N, -1)
+        drawn = torch.multinomial(p.flatten(0, -2), 1).view(p.shape[0], -1)  # [B, 1 or N]
+        return drawn.expand(-1, N)
 
     def for_execution(self) -> BasicMAC:
-        """A plain controller holding a snapshot of copy 0: no other copy, no encoder, no state."""
+        """A plain controller holding a snapshot of copy 0: no other copy, no decoder, no state.
+
+        Under S2Q-Comm it also holds the encoder.
+        """
         with torch.random.fork_rng(devices=[]):  # its throw-away initialisation must not disturb the run
             mac = self._build_execution()
-        mac.agent.load_state_dict(copy_state_dict(self.agent, 0))
+        if isinstance(mac, CommMAC):
+            mac.decoder = None
+        mac.load_state_dict(self.execution_state())
         return mac.to(self.agent.fc_in.weight)
 
+    def execution_state(self) -> dict[str, Tensor]:
+        """The state dict of ``for_execution()``, as it is now."""
+        state = {f"agent.{name}": value for name, value in copy_state_dict(self.agent, 0).items()}
+        if self.comm:
+            state |= {f"encoder.{name}": value.detach().clone() for name, value in self.encoder.state_dict().items()}
+        return state
+
     def predict(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructed states and log P_hat from copy 0's recurrent states ``[..., N, H]``, which get no gradient."""
-        state_hat, log_p = self.latent(histories.detach().flatten(-2))
+        """Reconstructed states and log P_hat from copy 0's recurrent states ``[..., N, H]``, which get no gradient.
+
+        One of each for the team, ``[..., S]`` and ``[..., M]``; one for each agent under ``s2q_select=independent``.
+        """
+        assert self.decoder is not None
+        state_hat, log_p = self.decoder(self.encode(histories))
         return state_hat, log_p
+
+    def auxiliary_losses(self, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor) -> dict[str, Tensor]:
+        """None: S2Q's learner trains the decoder's two heads together, since it alone knows P."""
+        return {}

@@ -1,32 +1,41 @@
-"""What every controller shares: building the agents' inputs, for one step or for a whole batch."""
+"""What every controller shares: the agents' inputs and their network, for one step or for a whole batch."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 from shoal.components.batch import EpisodeBatch, PackedSteps, one_hot
 from shoal.components.spec import TeamSpec
 
+Make = Callable[..., Any]
+"""``make(kind, **parts)`` builds the component that the setting ``kind`` names, from its own settings."""
+
 
 class TeamInputs(nn.Module):
-    """Builds the network inputs: observation, last action (zeros at first), agent id."""
+    """Builds the network inputs: observation (``full_comm``: everyone's), last action (zeros at first), agent id."""
 
-    def __init__(self, spec: TeamSpec, obs_last_action: bool, obs_agent_id: bool) -> None:
+    def __init__(self, spec: TeamSpec, obs_last_action: bool, obs_agent_id: bool, full_comm: bool = False) -> None:
         super().__init__()
         self.spec = spec
         self.obs_last_action = obs_last_action
-        self.dim = spec.obs_dim + spec.n_actions * obs_last_action + spec.n_agents * obs_agent_id
+        self.full_comm = full_comm
+        seen = spec.n_agents if full_comm else 1
+        self.dim = seen * spec.obs_dim + spec.n_actions * obs_last_action + spec.n_agents * obs_agent_id
         ids = torch.eye(spec.n_agents) if obs_agent_id else None
         self.register_buffer("ids", ids, persistent=False)
         self.ids: Tensor | None
 
     def forward(self, obs: Tensor, last_actions: Tensor) -> Tensor:
         """Shapes: obs ``[P, N, D]``, last actions as vectors ``[P, N, A]`` -> ``[P, N, d]``."""
-        parts = [obs]
+        parts = [obs.flatten(1).unsqueeze(1).expand(-1, obs.shape[1], -1) if self.full_comm else obs]
         if self.obs_last_action:
             parts.append(last_actions)
         if self.ids is not None:
             parts.append(self.ids.expand(obs.shape[0], -1, -1))
-        return torch.cat(parts, dim=-1) if len(parts) > 1 else obs
+        return torch.cat(parts, dim=-1)
 
     def of_batch(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
         """Inputs of all real steps at once: ``[P, N, d]``."""
@@ -37,3 +46,37 @@ class TeamInputs(nn.Module):
     def as_vectors(self, actions: Tensor) -> Tensor:
         """One-hots of discrete actions, continuous ones as they are: ``[..., N (, d)] -> [..., N, A]``."""
         return one_hot(actions, self.spec.n_actions) if self.spec.discrete else actions
+
+
+class TeamNetwork(nn.Module):
+    """One network for the whole team, run for a step or over a batch.
+
+    All that belongs to an episode (recurrent state, last action) travels in the ``state`` that ``step`` reads, one row
+    an environment, so that environments can leave the batch when their episode ends.
+    """
+
+    def __init__(self, spec: TeamSpec, inputs: TeamInputs, agent: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.inputs = inputs
+        self.agent: Any = agent
+
+    def initial_state(self, batch_size: int) -> TensorDict:
+        """State of fresh episodes: recurrent state ``[B, M, N, H]`` and last actions as vectors ``[B, N, A]``."""
+        hidden = self.agent.initial_hidden(batch_size, self.spec.n_agents).transpose(0, 1)
+        last = hidden.new_zeros(batch_size, self.spec.n_agents, self.spec.n_actions)
+        return TensorDict({"hidden": hidden, "last_actions": last}, batch_size=[batch_size])
+
+    def step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
+        """One step of the network: outputs ``[M, B, N, A]``, recurrent state ``[M, B, N, H]``."""
+        inputs, hidden = self.inputs(step["obs"], state["last_actions"]), state["hidden"].transpose(0, 1)
+        return self._run(inputs, hidden, [inputs.shape[0]])
+
+    def unroll_packed(self, batch: EpisodeBatch, steps: PackedSteps) -> tuple[Tensor, Tensor]:
+        """Outputs ``[M, P, N, A]`` and recurrent states ``[M, P, N, H]`` of every copy, for the real steps alone."""
+        hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
+        return self._run(self.inputs.of_batch(batch, steps), hidden, steps.counts)
+
+    def _run(self, inputs: Tensor, hidden: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+        outputs, states = self.agent(inputs, hidden, counts)
+        return outputs, states

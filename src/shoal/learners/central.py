@@ -1,15 +1,18 @@
-"""The unrestricted joint value Q* that WQMIX and S2Q learn beside the monotonic one."""
+"""The joint value Q* that S2Q follows: WQMIX's unrestricted one, or Q^tot itself."""
 
+from tensordict import TensorDict
 from torch import Tensor, nn
 
+from shoal.components.action_selectors import UNAVAILABLE
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
-from shoal.controllers.basic import Make
+from shoal.controllers.basic import BasicMAC
+from shoal.controllers.team import Make
 from shoal.learners.learner import chosen
 
 
 class CentralValue(nn.Module):
-    """Q*(s, tau, u): central utilities and a mixer without monotonicity."""
+    """Q*(s, tau, u) of WQMIX and S2Q: central utilities and a mixer without monotonicity."""
 
     def __init__(self, spec: TeamSpec, make: Make) -> None:
         super().__init__()
@@ -18,10 +21,39 @@ class CentralValue(nn.Module):
 
     def utilities(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
         """Utilities of the real steps: ``[P, N, A]``."""
-        utilities: Tensor = self.mac.unroll_packed(batch, steps)
+        utilities: Tensor = self.mac.unroll_packed(batch, steps)[0][0]
         return utilities
+
+    def step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
+        """Utilities ``[B, N, A]`` while acting, and the recurrent state ``[1, B, N, H]``."""
+        utilities, hidden = self.mac.step(step, state)
+        return utilities[0], hidden
 
     def forward(self, utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
         """Values of C joint actions: utilities ``[R, N, A]``, actions ``[C, R, N]``, state ``[R, S]`` -> ``[C, R]``."""
         value: Tensor = self.mixer(chosen(utilities, actions), state)
+        return value
+
+
+class OwnValue(nn.Module):
+    """Q^tot in the place of Q* (S2Q over VDN, QMIX or QPLEX): one copy's networks, called as ``CentralValue`` is."""
+
+    def __init__(self, mac: BasicMAC, mixer: nn.Module) -> None:
+        super().__init__()
+        self.mac = mac
+        self.mixer = mixer
+
+    def utilities(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
+        """Utilities of the real steps, those of unavailable actions out of every argmax: ``[P, N, A]``."""
+        values, _ = self.mac.unroll_packed(batch, steps)
+        return values[0].masked_fill(~steps.pack(batch["avail_actions"]), UNAVAILABLE)
+
+    def step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
+        """Utilities ``[B, N, A]`` while acting, and the recurrent state ``[1, B, N, H]``."""
+        values, hidden = self.mac.step(step, state)
+        return values[0].masked_fill(~step["avail_actions"], UNAVAILABLE), hidden
+
+    def forward(self, utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
+        """Values of C joint actions, shapes as in ``CentralValue``."""
+        value: Tensor = self.mixer(chosen(utilities, actions), state, utilities.amax(-1).unsqueeze(0), actions)
         return value

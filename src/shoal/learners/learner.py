@@ -1,6 +1,7 @@
 """The steps that every value-based learner shares."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from shoal.components.batch import EpisodeBatch, PackedSteps, transition_mask
 from shoal.components.returns import td_lambda
 from shoal.components.spec import TeamSpec
-from shoal.controllers.basic import BasicMAC, Make
+from shoal.controllers.basic import BasicMAC
+from shoal.controllers.team import Make
 from shoal.utils.errors import UserError
 
 Metrics = dict[str, Tensor]
@@ -58,7 +60,7 @@ class Learner(nn.Module):
         self.spec = spec
         self.controller: BasicMAC = make("mac", spec=spec, make=make)
         self.check_controller(type(self.controller))
-        self._followed: list[tuple[nn.Module, nn.Module]] = []
+        self._followed: list[tuple[nn.Module, Callable[[], dict[str, Any]]]] = []
         self.build(make)
         trained = [p for p in self.parameters() if p.requires_grad]
         self.optimiser: torch.optim.Optimizer
@@ -93,6 +95,24 @@ class Learner(nn.Module):
         """The scalar to minimise, and what to record."""
         raise NotImplementedError
 
+    def with_auxiliary(
+        self, loss: Tensor, metrics: Metrics, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor
+    ) -> tuple[Tensor, Metrics]:
+        """The loss and the metrics with what the controller adds to them."""
+        added = self.controller.auxiliary_losses(batch, steps, histories)
+        return sum(added.values(), loss), metrics | {name: value.detach() for name, value in added.items()}
+
+    def make_mixer(self, make: Make, copies: int = 1) -> nn.Module:
+        """The mixer that the settings name, for this team."""
+        mixer: nn.Module = make(
+            "mixer",
+            n_agents=self.spec.n_agents,
+            state_dim=self.spec.state_dim,
+            n_actions=self.spec.n_actions,
+            copies=copies,
+        )
+        return mixer
+
     def targets(self, batch: EpisodeBatch, steps: PackedSteps, values: Tensor) -> Tensor:
         """TD(lambda) targets of the transitions, from the bootstrap values of all states: ``[M, P] -> [M, R]``."""
         reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
@@ -109,9 +129,13 @@ class Learner(nn.Module):
 
     def target_of(self, module: Network) -> Network:
         """A frozen copy of ``module`` that follows it every ``target_update_interval`` episodes."""
-        target = copy.deepcopy(module).requires_grad_(False)
-        self._followed.append((target, module))
-        return target
+        return self.target_following(copy.deepcopy(module), module.state_dict)
+
+    def target_following(self, target: Network, source: Callable[[], dict[str, Any]]) -> Network:
+        """``target``, frozen, which takes over ``source()`` now and every ``target_update_interval`` episodes."""
+        self._followed.append((target, source))
+        target.load_state_dict(source())
+        return target.requires_grad_(False)
 
     def train_on(self, batch: EpisodeBatch, t_env: int, episode: int) -> Metrics:
         """One gradient step. ``episode`` counts the episodes collected so far (target updates)."""
@@ -137,7 +161,7 @@ class Learner(nn.Module):
     def update_targets(self) -> None:
         """Copy every followed network into its target."""
         for target, source in self._followed:
-            target.load_state_dict(source.state_dict())
+            target.load_state_dict(source())
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimiser's part of ``state_dict()``."""

@@ -1,4 +1,4 @@
-"""Independent Q-learning, VDN and QMIX: one learner, the mixer makes the difference."""
+"""Independent Q-learning, VDN, QMIX and QPLEX: one learner, the mixer makes the difference."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
-from shoal.controllers.basic import Make
+from shoal.controllers.team import Make
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
 
 
@@ -19,7 +19,7 @@ class QLearnerSettings(LearnerSettings):
 
 
 class QLearner(Learner):
-    """Q-learning on a joint value (VDN, QMIX), or on every agent's own value where there is no mixer (IQL).
+    """Q-learning on a joint value (VDN, QMIX, QPLEX), or on every agent's own where there is no mixer (IQL).
 
     V_t = Q'(s_t, argmax_u Q(s_t, u)),   y = TD(lambda) of V,   L = 1/2 mean (Q(u) - y)^2
     """
@@ -30,35 +30,38 @@ class QLearner(Learner):
         self.target_controller = self.target_of(self.controller)
         self.mixer = self.target_mixer = None
         if self.settings.mixer is not None:
-            self.mixer = make("mixer", n_agents=self.spec.n_agents, state_dim=self.spec.state_dim)
+            self.mixer = self.make_mixer(make)
             self.target_mixer = self.target_of(self.mixer)
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
         steps = PackedSteps.of(batch)
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted, actions = steps.acted, steps.pack(batch["actions"])
-        values = self.controller.unroll_packed(batch, steps)[0][0]  # [P, N, A]
-        taken = chosen(values[acted], actions[acted])  # [R, N]
+        values, histories = self.controller.unroll_packed(batch, steps)  # [1, P, N, A], [1, P, N, H]
+        taken = chosen(values[:, acted], actions[acted])  # [1, R, N]
 
         with torch.no_grad():
-            target_values = self.target_controller.unroll_packed(batch, steps)[0][0]
-            best = greedy(values if self.settings.double_q else target_values, avail)  # [P, N]
-            bootstrap = chosen(target_values, best)
+            target_values, _ = self.target_controller.unroll_packed(batch, steps)
+            best, target_best = greedy(values, avail), greedy(target_values, avail)  # [1, P, N]
+            maxima, target_maxima = chosen(values, best), chosen(target_values, target_best)
+            selected = best if self.settings.double_q else target_best
+            bootstrap = chosen(target_values, selected)
 
         if self.mixer is None or self.target_mixer is None:
             # Every agent regresses its own value on the common reward: [N, R] and [N, P].
-            q, v = taken.T, bootstrap.T
+            q, v = taken[0].T, bootstrap[0].T
         else:
-            q = self.mixer(taken.unsqueeze(0), state[acted])  # [1, R]
+            q = self.mixer(taken, state[acted], maxima[:, acted], actions[None, acted])  # [1, R]
             with torch.no_grad():
-                v = self.target_mixer(bootstrap.unsqueeze(0), state)  # [1, P]
+                v = self.target_mixer(bootstrap, state, target_maxima, selected)  # [1, P]
         y = self.targets(batch, steps, v)
 
         td_error = q - y
         loss = 0.5 * td_error.square().mean()
-        return loss, {
+        metrics = {
             "loss_td": loss.detach(),
             "td_error_abs": td_error.detach().abs().mean(),
             "q_taken_mean": q.detach().mean(),
             "target_mean": y.mean(),
         }
+        return self.with_auxiliary(loss, metrics, batch, steps, histories)

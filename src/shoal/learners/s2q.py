@@ -1,32 +1,42 @@
 """S2Q: successive sub-values that each learn the best joint action the earlier ones have not claimed."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
+from torch.func import functional_call
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
-from shoal.controllers.basic import Make
 from shoal.controllers.s2q import S2QMAC
-from shoal.learners.central import CentralValue
+from shoal.controllers.team import Make
+from shoal.learners.central import CentralValue, OwnValue
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
 from shoal.learners.wqmix import optimistic_weight
+from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class S2QSettings(LearnerSettings):
     mixer: Annotated[str, "how utilities become a joint value, the same kind for every copy"] = "qmix"
-    central_mac: Annotated[str, "controller of the central utilities"] = "basic_central_mac"
-    central_mixer: Annotated[str, "how central utilities become the unrestricted joint value"] = "ff"
+    central_mac: Annotated[
+        str | None, "controller of the utilities of a central Q* (the WQMIX base); null: Q* is Q^tot itself"
+    ] = "basic_central_mac"
+    central_mixer: Annotated[str | None, "how central utilities become Q*; null where central_mac is"] = "ff"
     T: Annotated[float, "temperature of the softmax over candidate values"] = 0.1
     w_c: Annotated[float, "weight of the errors that the weighting plays down"] = 0.9
     alpha: Annotated[float, "how strongly the value of already identified actions is suppressed"] = 1.0
     suppress_floor: Annotated[
         float | None, "least value C that suppression subtracts; null subtracts Q* even where negative"
     ] = 0.1
+    s2q_weighted: Annotated[bool, "weight the errors as WQMIX does; false weights all alike (S2Q_no_wTD)"] = True
+    latent_kl_reduction: Annotated[
+        Literal["sum", "mean"], "KL(P || P_hat) over the candidates: their sum, or the released code's mean"
+    ] = "sum"
     s2q_w0_rhs: Annotated[Literal["target", "online"], "network whose candidate values Q^tot's weight looks at"] = (
         "target"
     )
@@ -39,6 +49,11 @@ class S2QSettings(LearnerSettings):
             raise UserError(f"w_c={self.w_c} is out of range: give a weight above 0 and at most 1.")
         if self.alpha < 0:
             raise UserError(f"alpha={self.alpha} is out of range: the suppression factor must be 0 or more.")
+        if (self.central_mac is None) != (self.central_mixer is None):
+            raise UserError(
+                "central_mac and central_mixer go together: give both for a central Q*, or null for both to have Q^tot "
+                "in its place."
+            )
 
 
 class S2QLearner(Learner):
@@ -52,6 +67,8 @@ class S2QLearner(Learner):
         L_k    = mean w_k (Q_k(u) - y_k)^2,      L* = mean (Q*(u) - y)^2
         L_ed   = KL(P || P_hat) + MSE(s_hat, s),  P = softmax_k(Q*'(a_k) / T)
         L      = L* + sum_k L_k + L_ed
+
+    Without a central Q* (S2Q over VDN, QMIX or QPLEX) Q* is Q_0, detached, Q*' its target, and there is no L*.
     """
 
     Settings = S2QSettings
@@ -60,9 +77,30 @@ class S2QLearner(Learner):
 
     def build(self, make: Make) -> None:
         self.n_copies = self.controller.n_copies
-        self.mixer = make("mixer", n_agents=self.spec.n_agents, state_dim=self.spec.state_dim, copies=self.n_copies)
-        self.central = CentralValue(self.spec, make)
-        self.target_central = self.target_of(self.central)
+        self.mixer = self.make_mixer(make, self.n_copies)
+        self.central: CentralValue | None = None
+        self.target_star: CentralValue | OwnValue
+        if self.settings.central_mac is not None:
+            self.central = CentralValue(self.spec, make)
+            self.target_star = self.target_of(self.central)
+        else:
+            own = OwnValue(self.controller.for_execution(), self.make_mixer(make))
+            self.target_star = self.target_following(own, self._own_state)
+        self.controller.promise = self.promise
+
+    def _own_state(self) -> dict[str, Tensor]:
+        """Copy 0 as an ``OwnValue`` holds it."""
+        mac, mixer = self.controller.execution_state(), copy_state_dict(self.mixer, 0)
+        return {f"mac.{name}": v for name, v in mac.items()} | {f"mixer.{name}": v for name, v in mixer.items()}
+
+    def promise(self, step: TensorDict, state: TensorDict, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """P while acting, from the true state (S2Q_oracle): candidates ``[M, B, N]`` -> ``[B, M]``, recurrent state."""
+        carried = state.get("promise", None)
+        if carried is None:
+            carried = self.target_star.mac.initial_state(len(step))["hidden"]
+        utilities, hidden = self.target_star.step(step, state.clone(recurse=False).update({"hidden": carried}))
+        values = self.target_star(utilities, candidates, step["state"])
+        return (values / self.settings.T).softmax(0).T, hidden.transpose(0, 1)
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
         cfg = self.settings
@@ -71,30 +109,42 @@ class S2QLearner(Learner):
         acted = steps.acted
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
         values, histories = self.controller.unroll_packed(batch, steps)  # [M, P, N, A], [M, P, N, H]
-        q = self.mixer(chosen(values[:, acted], actions), state_acted)  # [M, R]
-        utilities = self.central.utilities(batch, steps)[acted]
-        q_star = self.central(utilities, actions.unsqueeze(0), state_acted)[0]  # [R]
+        candidates = greedy(values.detach(), avail)  # a_k: [M, P, N]
+        values_at = self.target_star(self.target_star.utilities(batch, steps), candidates, state)  # [M, P]
+        y = self.targets(batch, steps, values_at[:1])[0]  # [R]
+        candidates, values_at = candidates[:, acted], values_at[:, acted]
+
+        values_acted = values[:, acted]  # [M, R, N, A]
+        maxima = chosen(values_acted.detach(), candidates)  # [M, R, N]
+        q = self.mixer(chosen(values_acted, actions), state_acted, maxima, actions.unsqueeze(0))  # [M, R]
+        if self.central is not None:
+            utilities = self.central.utilities(batch, steps)[acted]
+            q_star = self.central(utilities, actions.unsqueeze(0), state_acted)[0]  # [R]
+            online = partial(self.central, utilities, candidates, state_acted)
+        else:
+            q_star = q[0].detach()
+            at_rivals = (chosen(values_acted[0], candidates), state_acted, maxima[:1], candidates)
+            online = partial(functional_call, self.target_star.mixer, copy_state_dict(self.mixer, 0), at_rivals)
 
         with torch.no_grad():
-            candidates = greedy(values, avail)  # a_k: [M, P, N]
-            values_at = self.target_central(self.target_central.utilities(batch, steps), candidates, state)  # [M, P]
-            y = self.targets(batch, steps, values_at[:1])[0]  # [R]
-            candidates, values_at = candidates[:, acted], values_at[:, acted]
             match = (actions == candidates).all(-1)  # [M, R]
             y_k = suppressed_targets(y, identified_earlier(match), q_star, cfg.alpha, cfg.suppress_floor)
-            rivals = values_at if cfg.s2q_w0_rhs == "target" else self.central(utilities, candidates, state_acted)
-            weight = successive_weights(q, y_k, q_star, rivals, cfg.w_c)
+            # Where u is a candidate, the two online values are one, whatever rounding makes of them.
+            rivals = values_at if cfg.s2q_w0_rhs == "target" else torch.where(match, q_star, online())  # [M, R]
+            weight = successive_weights(q, y_k, q_star, rivals, cfg.w_c) if cfg.s2q_weighted else torch.ones_like(q)
             promise = (values_at / cfg.T).softmax(0).T  # P: [R, M]
 
         loss_k = (weight * (q - y_k).square()).mean(-1)  # [M]
-        loss_star = (q_star - y).square().mean()
         state_hat, log_p_hat = self.controller.predict(histories[0, acted])
+        if log_p_hat.ndim == 3:  # every agent's own prediction: [R, N, M]
+            promise, state_acted = promise.unsqueeze(1), state_acted.unsqueeze(1)
         kl = kl_divergence(promise, log_p_hat).mean()
+        if cfg.latent_kl_reduction == "mean":
+            kl = kl / self.n_copies
         state_error = (state_hat - state_acted).square().mean()
 
         metrics = {
             "loss_td": loss_k.sum().detach(),
-            "loss_central": loss_star.detach(),
             "loss_kl": kl.detach(),
             "loss_state": state_error.detach(),
             "td_error_abs": (q[0] - y).detach().abs().mean(),
@@ -104,18 +154,23 @@ class S2QLearner(Learner):
             "candidates_distinct": all_distinct(candidates).float().mean(),
             "identified": match.any(0).float().mean(),
         }
-        executed = steps.pack(batch["sub_index"])[acted, 0].long()
+        executed = steps.pack(batch["sub_index"])[acted].flatten().long()
         share = torch.bincount(executed, minlength=self.n_copies) / len(executed)
         metrics["sub_index_entropy"] = torch.special.entr(share).sum()
         per_copy = {
             "loss_td": loss_k.detach(),
             "w": weight.mean(-1),
-            "p_hat": log_p_hat.detach().exp().mean(0),
+            "p_hat": log_p_hat.detach().exp().flatten(0, -2).mean(0),
             "sub_index": share,
             "central_q_candidate": values_at.mean(-1),
         }
         metrics |= {f"{name}_{k}": value[k] for name, value in per_copy.items() for k in range(self.n_copies)}
-        return loss_k.sum() + loss_star + kl + state_error, metrics
+        loss = loss_k.sum() + kl + state_error
+        if self.central is not None:
+            loss_star = (q_star - y).square().mean()
+            metrics["loss_central"] = loss_star.detach()
+            loss = loss + loss_star
+        return self.with_auxiliary(loss, metrics, batch, steps, histories)
 
 
 def identified_earlier(match: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
-from shoal.controllers.basic import Make
+from shoal.controllers.team import Make
 from shoal.learners.central import CentralValue
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
 from shoal.utils.errors import UserError
@@ -42,7 +42,7 @@ class WQMIXLearner(Learner):
     Settings = WQMIXSettings
 
     def build(self, make: Make) -> None:
-        self.mixer = make("mixer", n_agents=self.spec.n_agents, state_dim=self.spec.state_dim)
+        self.mixer = self.make_mixer(make)
         self.central = CentralValue(self.spec, make)
         self.target_central = self.target_of(self.central)
 
@@ -52,23 +52,24 @@ class WQMIXLearner(Learner):
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted = steps.acted
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
-        values = self.controller.unroll_packed(batch, steps)[0][0]  # [P, N, A]
-        q_tot = self.mixer(chosen(values[acted], actions).unsqueeze(0), state_acted)[0]  # [R]
+        values, histories = self.controller.unroll_packed(batch, steps)  # [1, P, N, A], [1, P, N, H]
+        best = greedy(values.detach(), avail)  # [1, P, N]
+        maxima = chosen(values.detach(), best)[:, acted]
+        q_tot = self.mixer(chosen(values[:, acted], actions), state_acted, maxima, actions.unsqueeze(0))[0]  # [R]
         utilities = self.central.utilities(batch, steps)[acted]
         q_star = self.central(utilities, actions.unsqueeze(0), state_acted)[0]  # [R]
 
         with torch.no_grad():
-            best = greedy(values, avail)  # [P, N]
-            v = self.target_central(self.target_central.utilities(batch, steps), best.unsqueeze(0), state)  # [1, P]
+            v = self.target_central(self.target_central.utilities(batch, steps), best, state)  # [1, P]
             y = self.targets(batch, steps, v)[0]  # [R]
             if s.hysteretic_qmix:
                 weight = optimistic_weight(q_tot, y, s.w)
             else:
-                weight = central_weight((actions == best[acted]).all(-1), y, v[0, acted], s.w)
+                weight = central_weight((actions == best[0, acted]).all(-1), y, v[0, acted], s.w)
 
         loss_td = (weight * (q_tot - y).square()).mean()
         loss_central = 0.5 * (q_star - y).square().mean()
-        return s.qmix_loss * loss_td + s.central_loss * loss_central, {
+        metrics = {
             "loss_td": loss_td.detach(),
             "loss_central": loss_central.detach(),
             "td_error_abs": (q_tot - y).detach().abs().mean(),
@@ -77,6 +78,8 @@ class WQMIXLearner(Learner):
             "target_mean": y.mean(),
             "w_to_use": weight.mean(),
         }
+        loss = s.qmix_loss * loss_td + s.central_loss * loss_central
+        return self.with_auxiliary(loss, metrics, batch, steps, histories)
 
 
 def optimistic_weight(q: Tensor, y: Tensor, w: float) -> Tensor:

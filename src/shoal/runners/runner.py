@@ -154,7 +154,7 @@ class Runner:
         failed = np.zeros(self.n, dtype=bool)
         actions = np.zeros(self.env.action_space.shape or (), dtype=self.env.action_space.dtype)
         for t in range(self.spec.episode_limit):
-            step = _live_rows(observation, live, device)
+            step = _live_rows(observation, live, device, controller.reads_state)
             out, state = controller.select_actions(step, state, t_env, test_mode)
             acted = {key: value.cpu().numpy() for key, value in out.items()}
             actions[live] = acted["actions"]
@@ -232,11 +232,15 @@ class ParallelRunner(Runner):
         return in_workers(env_class, env_settings, n)
 
 
-def _live_rows(observation: dict[str, np.ndarray], live: np.ndarray, device: torch.device) -> TensorDict:
+def _live_rows(
+    observation: dict[str, np.ndarray], live: np.ndarray, device: torch.device, with_state: bool
+) -> TensorDict:
     """What the controller reads, for the live copies only: one array a key goes to the device."""
     step = {"obs": torch.as_tensor(observation["obs"][live], dtype=torch.float32, device=device)}
     if "avail_actions" in observation:
         step["avail_actions"] = torch.as_tensor(observation["avail_actions"][live], device=device).bool()
+    if with_state:
+        step["state"] = torch.as_tensor(observation["state"][live], dtype=torch.float32, device=device)
     return TensorDict(step, batch_size=[len(live)])
 
 

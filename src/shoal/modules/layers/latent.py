@@ -13,20 +13,24 @@ def _mlp(sizes: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class EncoderDecoder(nn.Module):
-    """Encoder h -> z, decoder z -> (s_hat, logits of P_hat) (S2Q, section 4.3).
+class Encoder(nn.Sequential):
+    """Recurrent states side by side to a latent: h -> z (S2Q, section 4.3). Shapes: ``[..., N*H] -> [..., E]``."""
 
-    The encoder reads the agents' recurrent states side by side, ``[..., N*H]``.
-    """
+    def __init__(self, history_dim: int, hidden_dim: int, latent_dim: int) -> None:
+        super().__init__(*_mlp([history_dim, hidden_dim, hidden_dim, latent_dim]))
 
-    def __init__(self, history_dim: int, state_dim: int, n_candidates: int, hidden_dim: int, latent_dim: int) -> None:
+
+class Decoder(nn.Module):
+    """Latent to the state and, where there are candidates, to their promise: z -> (s_hat, log P_hat)."""
+
+    def __init__(self, latent_dim: int, hidden_dim: int, state_dim: int, n_candidates: int) -> None:
         super().__init__()
-        self.encoder = _mlp([history_dim, hidden_dim, hidden_dim, latent_dim])
         self.trunk = nn.Sequential(_mlp([latent_dim, hidden_dim, hidden_dim]), nn.ReLU())
         self.state_head = nn.Linear(hidden_dim, state_dim)
-        self.candidate_head = nn.Linear(hidden_dim, n_candidates)
+        self.candidate_head = nn.Linear(hidden_dim, n_candidates) if n_candidates else None
 
-    def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapes: ``[..., N*H]`` -> reconstructed state ``[..., S]`` and log P_hat ``[..., M]``."""
-        features = self.trunk(self.encoder(histories))
-        return self.state_head(features), torch.log_softmax(self.candidate_head(features), dim=-1)
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Shapes: ``[..., E]`` -> reconstructed state ``[..., S]`` and log P_hat ``[..., M]`` (None without one)."""
+        features = self.trunk(z)
+        log_p = None if self.candidate_head is None else torch.log_softmax(self.candidate_head(features), dim=-1)
+        return self.state_head(features), log_p

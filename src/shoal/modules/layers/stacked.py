@@ -8,6 +8,7 @@ is shared by all copies.
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +47,13 @@ class StackedMLP(nn.Sequential):
         for in_features, out_features in pairwise(sizes):
             layers += [StackedLinear(copies, in_features, out_features), nn.ReLU()]
         super().__init__(*layers[:-1])
+        self.copies = copies
 
 
-def copy_state_dict(module: nn.Module, k: int) -> dict[str, Tensor]:
-    """State dict of copy ``k`` alone (leading axis kept, of length 1): loads into the same module with M = 1."""
-    return {name: tensor[k : k + 1].detach().clone() for name, tensor in module.state_dict().items()}
+def copy_state_dict(module: Any, k: int) -> dict[str, Tensor]:
+    """State dict of copy ``k`` alone: loads into the same module with M = 1.
+
+    A parameter's leading axis holds ``module.copies`` equal parts, longer than 1 where a copy has several heads.
+    """
+    parts = {name: tensor.chunk(module.copies) for name, tensor in module.state_dict().items()}
+    return {name: chunks[k].detach().clone() for name, chunks in parts.items()}

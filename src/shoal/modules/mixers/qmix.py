@@ -24,8 +24,11 @@ class QMixer(nn.Module):
 
     Settings = QMixerSettings
 
-    def __init__(self, settings: QMixerSettings, n_agents: int, state_dim: int, copies: int = 1) -> None:
+    def __init__(
+        self, settings: QMixerSettings, n_agents: int, state_dim: int, n_actions: int, copies: int = 1
+    ) -> None:
         super().__init__()
+        self.copies = copies
         E, hidden = settings.mixing_embed_dim, settings.hypernet_embed
         self.embed_dim = E
         self.hyper_w1 = StackedMLP(copies, [state_dim, hidden, n_agents * E])
@@ -33,11 +36,12 @@ class QMixer(nn.Module):
         self.hyper_w2 = StackedMLP(copies, [state_dim, hidden, E])
         self.hyper_b2 = StackedMLP(copies, [state_dim, E, 1])
 
-    def forward(self, qs: Tensor, state: Tensor) -> Tensor:
-        """Shapes: qs ``[M, R, N]``, state ``[R, S]`` -> ``[M, R]``."""
-        M, R, N = qs.shape
+    def forward(self, qs: Tensor, state: Tensor, maxima: Tensor | None = None, actions: Tensor | None = None) -> Tensor:
+        """Shapes: qs ``[M, R, N]`` (or, of C candidates under one mixer, ``[C, R, N]``), state ``[R, S]`` -> ``[M, R]``
+        (``[C, R]``). Maxima and actions are what QPLEX reads.
+        """
         s = state.unsqueeze(0)
-        w1 = self.hyper_w1(s).abs().view(M, R, N, self.embed_dim)
+        w1 = self.hyper_w1(s).abs().unflatten(-1, (qs.shape[-1], self.embed_dim))  # [M, R, N, E]
         w2 = self.hyper_w2(s).abs()  # [M, R, E]
         return mix(qs, w1, self.hyper_b1(s), w2, self.hyper_b2(s).squeeze(-1))
 

@@ -15,9 +15,12 @@ class VDNMixer(nn.Module):
 
     Settings = VDNMixerSettings
 
-    def __init__(self, settings: VDNMixerSettings, n_agents: int, state_dim: int, copies: int = 1) -> None:
+    def __init__(
+        self, settings: VDNMixerSettings, n_agents: int, state_dim: int, n_actions: int, copies: int = 1
+    ) -> None:
         super().__init__()
+        self.copies = copies
 
-    def forward(self, qs: Tensor, state: Tensor) -> Tensor:
-        """Shapes: qs ``[M, R, N]``, state ``[R, S]`` -> ``[M, R]``."""
+    def forward(self, qs: Tensor, state: Tensor, maxima: Tensor | None = None, actions: Tensor | None = None) -> Tensor:
+        """Shapes: qs ``[M, R, N]``, state ``[R, S]`` -> ``[M, R]``. Maxima and actions are what QPLEX reads."""
         return qs.sum(-1)
