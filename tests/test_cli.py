@@ -22,6 +22,7 @@ from runners.launch import MAIN, environment, read_json, workers_of
 from shoal import registry
 from shoal.cli import main
 from shoal.config import files
+from shoal.envs.matrix_game import MatrixGameEnv
 from shoal.utils import recording
 
 Result = namedtuple("Result", "status out err")
@@ -283,6 +284,123 @@ def test_updates_win_over_a_named_yaml_which_wins_over_the_algorithm(cli):
     assert "K = 5" in shown
 
 
+# Where a setting comes from.
+
+
+def sources(result):
+    """What print_config says of each setting: its value as printed, and its source where it is not the default."""
+    assert result.status == 0, result.err
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.out)
+    rows = re.findall(r"^ +(\w+) = (.*?) +# .*?(?:\[([^][]+)\])?$", plain, re.MULTILINE)
+    return {key: (value, source or None) for key, value, source in rows}
+
+
+def test_print_config_says_where_each_value_comes_from(cli):
+    Path("more.yaml").write_text("gamma: 0.5\nlr: 0.25\n")
+    args = ["env_args.map_name=6h_vs_8z", "more.yaml", "lr=0.125", "w_c=0.5"]
+    shown = sources(cli("print_config", "--config=s2q", "--env-config=smax", "with", *args))
+    assert shown["runner"] == ("'parallel'", "default.yaml")
+    assert shown["env"] == ("'smax'", "envs/smax.yaml")
+    assert shown["reward_scale"] == ("10.0", "envs/smax.yaml")
+    assert shown["K"] == ("2", "algs/s2q.yaml")
+    assert shown["epsilon_anneal_time"] == ("500000", "algs/s2q.yaml, map 6h_vs_8z")
+    assert shown["w_c"] == ("0.5", "command line")
+    assert shown["map_name"] == ("'6h_vs_8z'", "command line")
+    assert shown["gamma"] == ("0.5", "more.yaml")
+    assert shown["lr"] == ("0.125", "command line")
+    assert shown["seed"][1] == "drawn"
+    assert shown["epsilon_start"] == ("1.0", None)
+    assert shown["max_steps"] == ("100", None)
+
+
+def test_a_map_of_no_entry_has_the_values_of_every_map(cli):
+    shown = sources(cli("print_config", "--config=s2q", "--env-config=smax", "with", "env_args.map_name=3m"))
+    assert shown["w_c"] == ("0.9", "algs/s2q.yaml")
+    assert shown["epsilon_anneal_time"] == ("100000", "algs/s2q.yaml")
+
+
+MINE = """
+extends: qmix
+name: mine
+batch_size: 8
+per_map:
+  2s3z: {batch_size: 16, lr: 0.25}
+  8m: {bacth_size: 16}
+"""
+HERE = """
+extends: smax
+env_args: {map_name: 2s3z}
+per_map:
+  2s3z: {batch_size: 32, lr: 0.5, gamma: 0.5, env_args: {max_steps: 7}}
+"""
+
+
+@pytest.fixture
+def own_files(cli):
+    """The options for an algorithm's and an environment's file of the user's own."""
+    Path("mine.yaml").write_text(MINE)
+    Path("here.yaml").write_text(HERE)
+    return ["--config=mine.yaml", "--env-config=here.yaml"]
+
+
+def test_the_algorithms_map_wins_over_the_environments_and_the_command_line_over_both(cli, own_files):
+    shown = sources(cli("print_config", *own_files, "with", "lr=0.125"))
+    assert shown["name"] == ("'mine'", "mine.yaml")
+    assert shown["mixer"] == ("'qmix'", "algs/qmix.yaml")
+    assert shown["env"] == ("'smax'", "envs/smax.yaml")
+    assert shown["batch_size"] == ("16", "mine.yaml, map 2s3z")
+    assert shown["gamma"] == ("0.5", "here.yaml, map 2s3z")
+    assert shown["max_steps"] == ("7", "here.yaml, map 2s3z")
+    assert shown["lr"] == ("0.125", "command line")
+
+
+def test_the_map_is_the_one_that_the_run_ends_up_with(cli, own_files):
+    shown = sources(cli("print_config", *own_files, "with", "env_args.map_name=6h_vs_8z"))
+    assert shown["batch_size"] == ("8", "mine.yaml")
+    assert shown["max_steps"] == ("100", None)
+    assert shown["epsilon_anneal_time"] == ("500000", "algs/qmix.yaml, map 6h_vs_8z")
+    Path("map.yaml").write_text("env_args: {map_name: 2s3z}\n")
+    Path("bare.yaml").write_text("env: smax\n")
+    named = sources(cli("print_config", "--config=mine.yaml", "--env-config=bare.yaml", "with", "map.yaml"))
+    assert named["batch_size"] == ("16", "mine.yaml, map 2s3z")
+
+
+def test_the_environments_default_map_has_its_entry_too(cli):
+    Path("bare.yaml").write_text("env: smax\nper_map:\n  3m: {lr: 0.25}\n")
+    shown = sources(cli("print_config", "--config=qmix", "--env-config=bare.yaml"))
+    assert shown["map_name"] == ("'3m'", None)
+    assert shown["lr"] == ("0.25", "bare.yaml, map 3m")
+
+
+def test_a_misspelt_setting_of_a_map_is_refused_on_that_map(cli, own_files):
+    words = ["'bacth_size' (mine.yaml, map 8m)", "'batch_size'"]
+    assert_refused(cli("print_config", *own_files, "with", "env_args.map_name=8m"), *words)
+    assert_nothing_launched()
+
+
+@pytest.mark.parametrize("value", ["8", "[3]", "None", "{'a': 1}"])
+def test_a_map_name_that_is_no_name_is_refused_as_such(cli, value):
+    args = ["--config=s2q", "--env-config=smax", "with", f"env_args.map_name={value}"]
+    assert_refused(cli("print_config", *args), "env_args.map_name", "wrong type")
+
+
+def test_an_unknown_setting_is_refused_with_its_source(cli):
+    Path("mine.yaml").write_text("extends: s2q\nlearner: q_learner\n")
+    assert_refused(cli("--config=mine.yaml", "--env-config=matrix_game"), "'T' (algs/s2q.yaml)", "Remove it")
+    assert_refused(cli(*GAME, "bacth_size=3"), "'bacth_size' (command line)")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("per_map: {3m: {lr: 1}}", ["'per_map' (more.yaml)"]), ("extends: qmix", ["'extends'"])]
+)
+def test_what_only_files_understand_is_refused_after_with(cli, content, words):
+    Path("more.yaml").write_text(content)
+    assert_refused(cli(*GAME, "more.yaml"), *words, "--config or --env-config")
+    assert_refused(cli(*GAME, "per_map.3m.lr=1"), "'per_map' (command line)")
+    assert_refused(cli(*GAME, "extends=qmix"), "'extends' (command line)")
+    assert_nothing_launched()
+
+
 def test_a_seed_is_drawn_when_none_is_given(cli):
     def seed(*more):
         shown = cli("print_config", "--config=vdn", "--env-config=matrix_game", *more).out
@@ -456,6 +574,17 @@ def test_a_mixer_by_import_path_trains(cli):
 # Checkpoints, read by the command line.
 
 
+@dataclass(frozen=True)
+class NamedGameSettings(MatrixGameEnv.Settings):
+    map_name: Annotated[str, "what this game is called"] = "none"
+
+
+class NamedGame(MatrixGameEnv):
+    """A payoff game with the name of a map."""
+
+    Settings = NamedGameSettings
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run with checkpoints at 0, 10, 20 and 30: the folder it ran in."""
@@ -547,6 +676,28 @@ def test_a_resume_may_name_its_own_algorithm_but_no_other(cli, models):
     words = ["--env-config=smax", "env=matrix_game"]
     assert_refused(cli("--env-config=smax", "with", f"resume={models}"), *words)
     assert_nothing_launched()
+
+
+def test_a_resumed_run_has_its_settings_from_the_checkpoint(cli, models):
+    shown = sources(cli("print_config", "with", f"resume={models}", "lr=0.125"))
+    assert shown["lr"] == ("0.125", "command line")
+    assert shown["resume"] == (f"'{models}'", "command line")
+    assert shown["K"] == ("2", "checkpoint")
+    assert shown["t_max"] == ("30", "checkpoint")
+    assert shown["seed"] == ("3", "checkpoint")
+    assert shown["evaluate"] == ("False", None)
+
+
+def test_a_resume_reads_no_map_again_but_knows_its_own_file_by_it(cli):
+    Path("mine.yaml").write_text("extends: vdn\nper_map:\n  one: {mixer: qmix, lr: 0.25}\n")
+    Path("here.yaml").write_text(f"env: {__name__}:NamedGame\nenv_args: {{map_name: one}}\n")
+    own = ["--config=mine.yaml", "--env-config=here.yaml"]
+    assert cli(*own, "with", *QUICK).status == 0
+    Path("mine.yaml").write_text(Path("mine.yaml").read_text().replace("0.25", "0.5"))
+    (models,) = Path("results/models").iterdir()
+    shown = sources(cli("print_config", *own, "with", f"resume={models}"))
+    assert shown["lr"] == ("0.25", "checkpoint")
+    assert shown["mixer"] == ("'qmix'", "checkpoint")
 
 
 def test_the_recorded_configuration_is_valid_json(recorded):

@@ -3,7 +3,7 @@
 import copy
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sacred.run import Run
 
 from shoal import registry
 from shoal.config import files
-from shoal.config.settings import RunSettings
+from shoal.config.settings import RunSettings, declared_by
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils import recording
@@ -39,14 +39,17 @@ HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement le
 
 Try:
   python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=500000
-  python src/main.py print_config --config=s2q --env-config=smax        every setting with its meaning
+  python src/main.py print_config --config=s2q --env-config=smax        every setting, its meaning and source
   python src/main.py with resume=results/models/NAME                    go on with a run that was stopped
   python src/main.py --config=s2q --env-config=smax with checkpoint_path=results/models/NAME evaluate=True
 
 Runs are recorded by sacred under results/sacred. Behind the two names stand all of sacred's commands and options:
 """
 
-CONFIG_OPTIONS = {"--config": "algs", "--env-config": "envs"}
+CONFIG_OPTIONS: dict[str, files.Kind] = {"--config": "algs", "--env-config": "envs"}
+TYPED = "command line"
+OF_ONE_START = ("checkpoint_path", "load_step", "evaluate", "save_replay")
+"""What a checkpoint's run was started with that a run which goes on with it is not."""
 PROGRAM = "src/main.py"
 MONGO_VARIABLE = "SHOAL_MONGO_URL"
 MODEL_DIR_FILE = "model_dir.txt"
@@ -102,12 +105,11 @@ def _main(argv: list[str]) -> int:
         ) from None
 
     updates, named = get_config_updates(args["UPDATE"])
-    for name in named:
-        updates = files.merge(files.read(Path(name)), updates)
-    raw, content = raw_config(chosen, updates)
+    given = [*(files.Layer(name, files.read(Path(name))) for name in reversed(named)), files.Layer(TYPED, updates)]
+    raw, sources, content = raw_config(chosen, given)
     if raw.get("seed") is None:
-        raw["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    settings = RunSettings(raw, ExperimentSettings)
+        raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
+    settings = RunSettings(raw, ExperimentSettings, sources)
     settings.components["learner"].check_controller(settings.components["mac"])
 
     command = args["COMMAND"] or "train"
@@ -118,7 +120,7 @@ def _main(argv: list[str]) -> int:
     if command not in dict(ex.gather_commands()) and command != "train":
         commands = [name for name, _ in ex.gather_commands()] + ["doctor"]
         raise UserError(f"Unknown command '{command}': did you mean {registry.nearest(command, commands)}?")
-    ex.configurations.append(_ResolvedConfig(settings, _paths(updates)))
+    ex.configurations.append(_ResolvedConfig(settings, set(files.overlay(given)[1])))
     if command == "train" and not args["--unobserved"]:
         ex.observers.extend(_observers(settings, args))
     args["--file_storage"] = args["--mongo_db"] = None  # taken care of
@@ -147,39 +149,56 @@ def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:
     return chosen, rest
 
 
-def raw_config(chosen: Mapping[str, str], updates: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The unchecked settings of a run, and the checkpoint it starts from, if any.
+def raw_config(
+    chosen: Mapping[str, str], given: Sequence[files.Layer]
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None]:
+    """The unchecked settings of a run, the source of each, and the checkpoint that it starts from, if any.
 
-    A run that goes on takes its settings from the checkpoint; elsewhere they are default.yaml, the environment's
-    YAML, the algorithm's and the command line's, each over the one before.
+    A run that goes on takes its settings from the checkpoint. Elsewhere they are default.yaml, the environment's YAML,
+    the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
     """
+    updates, _ = files.overlay(given)
+    for layer in given:
+        for key in files.RESERVED:
+            if key in layer.settings:
+                raise UserError(
+                    f"'{key}' ({layer.source}) is no setting: it stands in a YAML that --config or --env-config names."
+                )
     if updates.get("resume"):
         content: dict[str, Any] | None
         content = checkpoints.load(checkpoints.find(recorded_models(Path(str(updates["resume"])))))
-        config = files.merge(
-            content["config"], {"checkpoint_path": "", "load_step": 0, "evaluate": False, "save_replay": False}
-        )
-        for option, name in chosen.items():
-            kind = CONFIG_OPTIONS[option]
-            _refuse_other(config, files.load(kind, name), f"{option}={name}")  # type: ignore[arg-type]
-        return files.merge(config, updates), content
+        recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
+        for option, kind in CONFIG_OPTIONS.items():
+            if option in chosen:
+                named = files.load(kind, chosen[option], recorded["env_args"].get("map_name"))
+                _refuse_other(recorded, named, f"{option}={chosen[option]}")
+        return *files.overlay([files.Layer("checkpoint", recorded), *given]), content
 
     for option in CONFIG_OPTIONS:
         if option not in chosen:
             raise UserError(
                 f"{option}=NAME is missing: say for example --config=s2q --env-config=smax (--list shows all names)."
             )
-    config = files.read(files.FOLDER / "default.yaml")
-    config = files.merge(config, files.load("envs", chosen["--env-config"]))
-    config = files.merge(config, files.load("algs", chosen["--config"]))
-    config = files.merge(config, updates)
+    default = files.Layer("default.yaml", files.read(files.FOLDER / "default.yaml"))
+    yamls = [*files.layers("envs", chosen["--env-config"]), *files.layers("algs", chosen["--config"])]
+    map_name = _map_name(files.overlay([default, *yamls, *given])[0])
+    config, sources = files.overlay([default, *yamls, *(layer.on(map_name) for layer in yamls), *given])
     content = None
     if config.get("checkpoint_path"):
         load_step = config.get("load_step", 0)
         if not isinstance(load_step, int):
             raise UserError(f"load_step={load_step!r} has the wrong type: it is an environment step, a whole number.")
         content = checkpoints.load(checkpoints.find(recorded_models(Path(str(config["checkpoint_path"]))), load_step))
-    return config, content
+    return config, sources, content
+
+
+def _map_name(config: Mapping[str, Any]) -> Any:
+    """The map of a run whose settings are still unchecked: as given, or else its environment's default."""
+    env, env_args = config.get("env"), config.get("env_args")
+    if isinstance(env_args, Mapping) and "map_name" in env_args:
+        return env_args["map_name"]
+    rows = declared_by(registry.find("env", env).Settings, env) if isinstance(env, str) else []
+    return next((row.default for row in rows if row.key == "map_name"), None)
 
 
 def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option: str) -> None:
@@ -281,25 +300,18 @@ def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserv
 
 
 class _ResolvedConfig:
-    """Gives sacred the checked settings, with their help for print_config and the user's own ones marked."""
+    """Gives sacred the checked settings; for print_config their help and source, and the user's own ones marked."""
 
     def __init__(self, settings: RunSettings, modified: set[str]) -> None:
         self._settings, self._modified = settings, modified
 
     def __call__(self, fixed: Any = None, preset: Any = None, fallback: Any = None) -> ConfigSummary:
         docs = {path: row.help for path, row in self._settings.declared.items()}
+        for path, source in self._settings.sources.items():
+            docs[path] = f"{docs.get(path, '')} [{source}]".lstrip()
         summary = ConfigSummary(modified=self._modified, docs=docs)
         summary.update(copy.deepcopy(self._settings.values))
         return summary
-
-
-def _paths(updates: Mapping[str, Any]) -> set[str]:
-    """Dotted names of the leaves of nested updates."""
-    paths = set()
-    for key, value in updates.items():
-        nested = isinstance(value, Mapping)
-        paths |= {f"{key}.{path}" for path in _paths(value)} if nested else {key}
-    return paths
 
 
 def list_components() -> str:

@@ -1,8 +1,13 @@
-"""The YAML files: found by name or path, read with care, merged key by key."""
+"""The YAML files: found by name or path, read with care, merged key by key and map by map."""
+
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 
 from shoal.config import files
+from shoal.config.settings import RunSettings
+from shoal.experiment import ExperimentSettings
 from shoal.utils.errors import UserError
 
 
@@ -79,3 +84,191 @@ def test_merging_goes_key_by_key_and_changes_neither_side():
 def test_merging_replaces_a_mapping_by_a_value_and_back():
     assert files.merge({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
     assert files.merge({"a": 2}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+
+
+# One file for all maps, and files that extend each other.
+
+
+def write(path, content):
+    path.write_text(content)
+    return str(path)
+
+
+def test_what_a_file_changes_on_a_map_lies_over_its_own_values(tmp_path):
+    mine = write(
+        tmp_path / "mine.yaml",
+        "lr: 1\nenv_args: {a: 1, b: 1}\nper_map:\n  3m: {lr: 2, env_args: {b: 2}}\n  MMM2:\n",
+    )
+    alone = {"lr": 1, "env_args": {"a": 1, "b": 1}}
+    assert files.load("algs", mine) == alone
+    assert files.load("algs", mine, "3m") == {"lr": 2, "env_args": {"a": 1, "b": 2}}
+    for other in ("MMM2", "3M", "", None, 3, ["3m"]):
+        assert files.load("algs", mine, other) == alone
+
+
+def test_an_extending_file_is_merged_over_the_other_and_then_the_map_is_looked_up(tmp_path):
+    write(
+        tmp_path / "far.yaml",
+        "a: far\nb: far\nc: far\nd: far\nper_map:\n  3m: {c: far 3m, d: far 3m}\n  8m: {e: far 8m}\n",
+    )
+    (tmp_path / "near").mkdir()
+    write(tmp_path / "near" / "middle.yaml", "extends: ../far.yaml\nb: middle\n")
+    last = write(tmp_path / "last.yaml", "extends: near/middle.yaml\nc: last\nper_map:\n  3m: {d: last 3m}\n")
+    assert files.load("algs", last) == {"a": "far", "b": "middle", "c": "last", "d": "far"}
+    assert files.load("algs", last, "3m") == {"a": "far", "b": "middle", "c": "far 3m", "d": "last 3m"}
+    assert files.load("algs", last, "8m")["e"] == "far 8m"
+
+
+@pytest.mark.parametrize(("kind", "name", "key"), [("algs", "s2q", "learner"), ("envs", "smax", "env")])
+def test_a_file_may_extend_one_that_ships(tmp_path, kind, name, key):
+    mine = write(tmp_path / "mine.yaml", f"extends: {name}\nname: mine\n")
+    assert files.load(kind, mine) == files.load(kind, name) | {"name": "mine"}
+    assert [layer.source for layer in files.layers(kind, mine)] == [f"{kind}/{name}.yaml", mine]
+    assert key in files.layers(kind, mine)[0].settings
+
+
+def test_every_setting_is_traced_to_the_file_that_had_the_last_word(tmp_path):
+    write(tmp_path / "base.yaml", "a: 1\nb: 1\nc: 1\nx: {p: 1, q: 1}\ny: 1\nz: {p: 1}\nper_map: {3m: {c: 2}}\n")
+    base, mine = (
+        tmp_path / "base.yaml",
+        write(tmp_path / "mine.yaml", "extends: base.yaml\nb: 1\nx: {q: 3}\ny: {p: 4}\nz: 5\n"),
+    )
+    stack = files.layers("algs", mine)
+    settings, sources = files.overlay([*stack, *(layer.on("3m") for layer in stack)])
+    assert settings == {"a": 1, "b": 1, "c": 2, "x": {"p": 1, "q": 3}, "y": {"p": 4}, "z": 5}
+    assert sources == {
+        "a": str(base),
+        "b": mine,
+        "c": f"{base}, map 3m",
+        "x.p": str(base),
+        "x.q": mine,
+        "y.p": mine,
+        "z": mine,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("extends: s2", ["mine.yaml", "extends the unknown 's2'", "'s2q'", "--list"]),
+        ("extends: smax", ["extends the unknown 'smax'"]),
+        ("extends: ''", ["extends the unknown ''"]),
+        ("extends: no.yaml", ["mine.yaml extends", "no.yaml", "does not exist", "--list"]),
+        ("extends: [s2q, qmix]", ["mine.yaml", "extends ['s2q', 'qmix']", "one name or path"]),
+        ("extends: mine.yaml", ["in a circle", "mine.yaml -> ", "'extends' out"]),
+        ("extends: ./deep/../mine.yaml", ["in a circle"]),
+        ("extends: other.yaml", ["in a circle", "mine.yaml -> ", "other.yaml -> "]),
+        ("per_map: corridor", ["per_map in", "mine.yaml", "mapping of map names", "'corridor'"]),
+        ("per_map: [corridor]", ["per_map in", "mapping of map names"]),
+        ("per_map: false", ["per_map in", "mapping of map names"]),
+        ("per_map: {8: {lr: 1}}", ["per_map in", "mapping of map names", "8"]),
+        ("per_map: {corridor: 0.75}", ["per_map.corridor in", "mine.yaml", "mapping of setting names", "0.75"]),
+        ("per_map: {corridor: {1: 2}}", ["per_map.corridor in", "mapping of setting names"]),
+        ("per_map: {corridor: {per_map: {MMM2: {}}}}", ["per_map.corridor in", "'per_map'", "top of a file"]),
+        ("per_map: {corridor: {extends: s2q}}", ["per_map.corridor in", "'extends'", "top of a file"]),
+        ("per_map: {corridor: {env_args: {map_name: 3m}}}", ["per_map.corridor in", "env_args.map_name", "leave"]),
+    ],
+)
+def test_what_cannot_be_extended_or_chosen_is_refused_in_one_sentence(tmp_path, content, words):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "other.yaml", "extends: deep/third.yaml")
+    write(tmp_path / "deep" / "third.yaml", "extends: ../mine.yaml")
+    mine = write(tmp_path / "mine.yaml", content)
+    with pytest.raises(UserError) as refusal:
+        files.load("algs", mine)
+    for word in words:
+        assert word in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_broken_file_is_refused_where_it_is_extended(tmp_path):
+    write(tmp_path / "base.yaml", "- a list\n")
+    mine = write(tmp_path / "mine.yaml", "extends: base.yaml\n")
+    with pytest.raises(UserError, match=r"base\.yaml must be a mapping"):
+        files.load("algs", mine)
+
+
+# What ships resolves, on every map that it names, and holds the papers' values.
+
+
+@dataclass(frozen=True)
+class AnyMapSettings:
+    map_name: Annotated[str, "any name will do"] = "none"
+
+
+class AnyMap:
+    """Stands for the suites whose maps the algorithms' files name; its settings are all that is needed."""
+
+    Settings = AnyMapSettings
+
+
+def on_map(alg, map_name):
+    """The checked settings of an algorithm on a map of a suite that has maps of every name."""
+    here = files.Layer("test", {"env": f"{__name__}:AnyMap", "env_args": {"map_name": map_name}})
+    stack = files.layers("algs", alg)
+    settings, sources = files.overlay([here, *stack, *(layer.on(map_name) for layer in stack)])
+    return RunSettings(settings, ExperimentSettings, sources)
+
+
+def shipped_maps(kind):
+    return sorted({(n, m) for n in files.names(kind) for layer in files.layers(kind, n) for m in layer.per_map})
+
+
+@pytest.mark.parametrize(("alg", "map_name"), shipped_maps("algs"))
+def test_every_map_of_every_shipped_algorithm_resolves(alg, map_name):
+    settings = on_map(alg, map_name)
+    own = [source for source in settings.sources.values() if source.endswith(f", map {map_name}")]
+    assert own, "an entry that changes nothing"
+
+
+def test_every_map_of_every_shipped_environment_resolves():
+    for env, map_name in shipped_maps("envs"):
+        raw = files.merge(files.load("envs", env, map_name), {"env_args": {"map_name": map_name}})
+        RunSettings(files.merge(raw, files.load("algs", "qmix", map_name)), ExperimentSettings)
+
+
+# Table F.2 of the S2Q paper: K, T, alpha, w_c.
+F2 = {
+    "5m_vs_6m": (2, 0.1, 1.0, 0.9),
+    "MMM2": (2, 0.1, 1.0, 0.9),
+    "27m_vs_30m": (2, 0.1, 1.0, 0.9),
+    "corridor": (2, 0.1, 1.0, 0.75),
+    "6h_vs_8z": (2, 0.1, 1.0, 0.9),
+    "3s5z_vs_3s6z": (2, 0.1, 1.0, 0.75),
+    "academy_3_vs_2": (2, 0.1, 1.0, 0.75),
+    "academy_4_vs_3": (2, 0.1, 1.0, 0.75),
+    "1o_2r_vs_4r": (2, 0.1, 1.0, 0.9),
+    "1o_10b_vs_1r": (2, 0.1, 1.0, 0.9),
+    "5z_vs_1ul": (2, 0.1, 1.0, 0.9),
+    "bane_vs_hM": (2, 0.1, 1.0, 0.9),
+    "terran_5_vs_5": (2, 0.1, 1.0, 0.75),
+    "zerg_5_vs_5": (2, 0.1, 1.0, 0.75),
+    "protoss_5_vs_5": (2, 0.1, 1.0, 0.75),
+    "5m_vs_6m_Hard": (2, 0.1, 1.0, 0.9),
+    "2s3z_Hard": (2, 0.1, 1.0, 0.9),
+    "3s_vs_5z_Hard": (2, 0.1, 1.0, 0.9),
+}
+FOOTBALL_IDS = {"academy_3_vs_1_with_keeper": "academy_3_vs_2", "academy_4_vs_2_with_keeper": "academy_4_vs_3"}
+
+
+@pytest.mark.parametrize("map_name", [*F2, *FOOTBALL_IDS])
+def test_s2q_has_the_papers_values_on_every_scenario_of_its_tables(map_name):
+    settings = on_map("s2q", map_name)
+    values = settings.values
+    paper = F2[FOOTBALL_IDS.get(map_name, map_name)]
+    assert (values["K"], values["T"], values["alpha"], values["w_c"]) == paper
+    assert settings.sources["w_c"] == f"algs/s2q.yaml, map {map_name}"
+    assert values["epsilon_anneal_time"] == (500_000 if map_name == "6h_vs_8z" else 100_000)
+    football = map_name.startswith("academy")
+    assert values["rnn_hidden_dim"] == (256 if football else 64)
+    assert values["obs_agent_id"] is football
+
+
+def test_s2q_names_no_other_scenario():
+    assert {m for n, m in shipped_maps("algs") if n == "s2q"} == {*F2, *FOOTBALL_IDS}
+
+
+@pytest.mark.parametrize("alg", ["s2q", "ow_qmix", "cw_qmix", "qmix", "vdn"])
+def test_all_that_are_compared_on_6h_vs_8z_explore_equally_long(alg):
+    assert on_map(alg, "6h_vs_8z").values["epsilon_anneal_time"] == 500_000
+    assert on_map(alg, "3m").values["epsilon_anneal_time"] == 100_000

@@ -1,6 +1,11 @@
-"""The YAML files: finding them by name or path, reading them, merging them."""
+"""The YAML files: finding them by name or path, reading them, merging them.
 
-from collections.abc import Mapping
+Two keys are not settings. ``extends: NAME`` lays the file over another one of its kind; ``per_map:`` holds, by the
+name of a map, what changes on that map. docs/settings.md tells users about both.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +16,21 @@ from shoal.utils.errors import UserError
 
 FOLDER = Path(__file__).parent
 Kind = Literal["algs", "envs"]
+RESERVED = ("extends", "per_map")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The settings that one source gives, and what it changes on which map."""
+
+    source: str
+    settings: Mapping[str, Any]
+    per_map: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def on(self, map_name: Any) -> "Layer":
+        """What this source changes on one map; nothing where ``map_name`` is not the name of a map."""
+        settings = self.per_map.get(map_name, {}) if isinstance(map_name, str) else {}
+        return Layer(f"{self.source}, map {map_name}", settings)
 
 
 def names(kind: Kind) -> list[str]:
@@ -47,17 +67,78 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def load(kind: Kind, name: str) -> dict[str, Any]:
-    """Read ``name`` from ``config/<kind>`` or, where it ends in .yaml/.yml or holds a slash, from the user's path."""
+def layers(kind: Kind, name: str) -> list[Layer]:
+    """The file that ``name`` stands for and those that it extends, the furthest first.
+
+    ``name`` is that of a file in ``config/<kind>`` or, where it ends in .yaml/.yml or holds a slash, a path.
+
+    Raises:
+        UserError: a file is unknown or broken, or files extend each other in a circle.
+    """
+    found: list[Layer] = []
+    passed: list[Path] = []
+    source, path = _find(kind, name)
+    while True:
+        if path.resolve() in [p.resolve() for p in passed]:
+            circle = " -> ".join(str(p) for p in [*passed, path])
+            raise UserError(f"Settings files extend each other in a circle, {circle}: take one 'extends' out.")
+        passed.append(path)
+        content = read(path)
+        extends, per_map = content.pop("extends", None), content.pop("per_map", None)
+        found.insert(0, Layer(source, content, _checked(per_map, path)))
+        if extends is None:
+            return found
+        if not isinstance(extends, str):
+            raise UserError(f"The settings file {path} extends {extends!r}: it must be one name or path.")
+        source, path = _find(kind, extends, path)
+
+
+def load(kind: Kind, name: str, map_name: Any = None) -> dict[str, Any]:
+    """The settings of a file over those that it extends, with what they change on the map ``map_name``."""
+    stack = layers(kind, name)
+    return overlay([*stack, *(layer.on(map_name) for layer in stack)])[0]
+
+
+def _find(kind: Kind, name: str, extended_by: Path | None = None) -> tuple[str, Path]:
+    """What a file is called and where it lies; a path in ``extends`` starts at the folder of the file that says it."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        return read(Path(name))
+        path = Path(name) if extended_by is None else extended_by.parent / name
+        if extended_by is not None and not path.is_file():
+            raise UserError(
+                f"The settings file {extended_by} extends {path}, which does not exist: give a path from the folder "
+                "of that file, or a name from --list."
+            )
+        return str(path), path
     if name not in names(kind):
         option = "--config" if kind == "algs" else "--env-config"
+        what = f"Unknown {option} '{name}'" if extended_by is None else f"{extended_by} extends the unknown '{name}'"
         raise UserError(
-            f"Unknown {option} '{name}': did you mean {nearest(name, names(kind))}? "
+            f"{what}: did you mean {nearest(name, names(kind))}? "
             "(--list shows them all; a path to a YAML file of your own works too.)"
         )
-    return read(FOLDER / kind / f"{name}.yaml")
+    return f"{kind}/{name}.yaml", FOLDER / kind / f"{name}.yaml"
+
+
+def _checked(per_map: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """``per_map`` of the file ``path``, an entry without content as an empty one."""
+    if per_map is None:
+        return {}
+    if not isinstance(per_map, dict) or not all(isinstance(name, str) for name in per_map):
+        raise UserError(
+            f"per_map in {path} must be a mapping of map names to settings, such as {{corridor: {{lr: 0.0005}}}}, "
+            f"not {per_map!r}."
+        )
+    entries = {name: {} if entry is None else entry for name, entry in per_map.items()}
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
+            raise UserError(f"per_map.{name} in {path} must be a mapping of setting names to values, not {entry!r}.")
+        for key in RESERVED:
+            if key in entry:
+                raise UserError(f"per_map.{name} in {path} holds '{key}', which stands only at the top of a file.")
+        env_args = entry.get("env_args")
+        if isinstance(env_args, dict) and "map_name" in env_args:
+            raise UserError(f"per_map.{name} in {path} sets env_args.map_name, by which it is chosen: leave that out.")
+    return entries
 
 
 def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,3 +148,27 @@ def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def overlay(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of ``layers``, each over the one before, and the source of each by its dotted name."""
+    settings: dict[str, Any] = {}
+    sources: dict[str, Any] = {}
+    for layer in layers:
+        settings = merge(settings, layer.settings)
+        sources = merge(sources, _marked(layer.settings, layer.source))
+    return settings, dict(_leaves(sources))
+
+
+def _marked(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The mapping with ``source`` in place of every value."""
+    return {k: _marked(v, source) if isinstance(v, Mapping) else source for k, v in settings.items()}
+
+
+def _leaves(tree: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of everything in nested mappings that is not itself a mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{section}{key}.")
+        else:
+            yield f"{section}{key}", value

@@ -120,10 +120,14 @@ def convert(value: Any, annotation: Any) -> Any:
 class RunSettings:
     """Every setting of one run, checked, and the components it names.
 
-    ``values`` is the flat mapping (with ``env_args`` nested); ``declared`` says who reads each key and its help.
+    ``values`` is the flat mapping (with ``env_args`` nested); ``declared`` says who reads each key and its help;
+    ``sources`` says where each one that is not at its default comes from.
     """
 
-    def __init__(self, raw: Mapping[str, Any], experiment_settings: type[Any]) -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], experiment_settings: type[Any], sources: Mapping[str, str] | None = None
+    ) -> None:
+        self.sources = sources or {}
         self.values: dict[str, Any] = {"env_args": {}}
         self.declared: dict[str, Declared] = {}
         self.components: dict[str, type[Any]] = {}
@@ -186,14 +190,12 @@ class RunSettings:
             if not section:
                 known = [path for path in known if "." not in path] + ["env_args"]
             readers = sorted(_readers_elsewhere(key)) if not section else []
+            source = self.sources.get(section + key)
+            what = f"Unknown setting '{section}{key}'" + (f" ({source})" if source else "")
             if readers:
-                raise UserError(
-                    f"Unknown setting '{key}': nothing in this run reads it, only {', '.join(readers)} would."
-                    " Remove it."
-                )
+                raise UserError(f"{what}: nothing in this run reads it, only {', '.join(readers)} would. Remove it.")
             raise UserError(
-                f"Unknown setting '{section}{key}': did you mean {registry.nearest(key, known)}? "
-                "(print_config shows every setting of this run.)"
+                f"{what}: did you mean {registry.nearest(key, known)}? (print_config shows every setting of this run.)"
             )
 
 
