@@ -8,6 +8,7 @@ from torch import Tensor
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
+from shoal.components.diagnostics import candidate_shares
 from shoal.controllers.basic import Make
 from shoal.controllers.s2q import S2QMAC
 from shoal.learners.central import CentralValue
@@ -115,6 +116,7 @@ class S2QLearner(Learner):
             "central_q_candidate": values_at.mean(-1),
         }
         metrics |= {f"{name}_{k}": value[k] for name, value in per_copy.items() for k in range(self.n_copies)}
+        metrics |= candidate_shares(self.spec, batch, steps, candidates)
         return loss_k.sum() + loss_star + kl + state_error, metrics
 
 
