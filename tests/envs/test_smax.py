@@ -5,10 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from tensordict import TensorDict
+from torch import nn
 
+from shoal.components.batch import transition_mask
 from shoal.envs.smax import MAPS, N_MOVES, SmaxEnv, SmaxSettings, SmaxVectorEnv
+from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils.errors import UserError
 
 pytest.importorskip("jaxmarl", reason="SMAX needs jaxmarl")
@@ -99,6 +104,13 @@ def test_vector_api(env4):
     assert infos == {}
     observation["obs"][:] = 0  # the caller's own memory
     assert env4.step(np.full((4, 3), STOP))[0]["obs"].any()
+
+
+def test_kinds_of_action(env4):
+    """The same alone and side by side."""
+    assert env4.action_classes == {"move": [NORTH, EAST, SOUTH, WEST], "stop": [STOP], "attack": [5, 6, 7]}
+    assert SmaxEnv(SmaxSettings()).action_classes == env4.action_classes
+    assert env4.single_action_space.nvec.tolist() == [8] * 3
 
 
 def test_vector_refuses_wrong_shapes(env4):
@@ -221,6 +233,32 @@ def test_standing_still_loses():
     assert not truncated
     assert info == {"battle_won": 0, "dead_allies": 3, "dead_enemies": info["dead_enemies"]}
     assert info["dead_enemies"] < 3
+
+
+class WestUntilDead(nn.Module):
+    """Walks into the wall; the dead stop, which is all that they can."""
+
+    extra_fields = {}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(1))
+
+    def initial_state(self, batch_size):
+        return TensorDict({}, batch_size=[batch_size])
+
+    def select_actions(self, step, state, t_env, test_mode=False):
+        actions = torch.where(step["avail_actions"][..., WEST], WEST, STOP)
+        return TensorDict({"actions": actions}, batch_size=step.batch_size), state
+
+
+def test_the_actions_of_the_dead_are_in_no_share():
+    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=4), SmaxEnv, SmaxSettings(), seed=0)
+    rollout = runner.run(WestUntilDead(), 0)
+    acted = transition_mask(rollout.batch).bool()
+    assert (~rollout.batch["alive"][:, :-1][acted]).any()  # some acted on after one of theirs had died
+    assert rollout.stats["action_move"] == [1.0] * 4
+    assert rollout.stats["action_stop"] == rollout.stats["action_attack"] == [0.0] * 4
 
 
 def test_time_limit_is_truncated():

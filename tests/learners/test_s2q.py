@@ -1,7 +1,7 @@
 """S2Q's equations: the specification's numbers (s2q.md 8.7 to 8.10), what carries gradients, and its limits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -182,6 +182,16 @@ def test_specified_loss_from_end_to_end(scripted: Callable[..., Scripted]) -> No
     assert [float(metrics[f"w_{k}"]) for k in range(3)] == pytest.approx([0.9, 0.95, 0.95])
     assert float(metrics["identified"]) == 1.0
     assert float(metrics["candidates_distinct"]) == 1.0
+
+
+def test_candidates_are_counted_by_class(scripted: Callable[..., Scripted]) -> None:
+    """Agent 1 has no choice at step 1, and in the last row, where nothing is done, all candidates would be action 0."""
+    s = scripted(spec=replace(PAIR, action_classes=(("stop", (0,)), ("attack", (1, 2)))))
+    s.batch["avail_actions"][0, 1, 1, 1:] = False
+    s.batch["avail_actions"][0, 2:, :, 1:] = torch.tensor([True, False])
+    metrics = s.learner.loss(s.batch)[1]
+    assert [float(metrics[f"candidate_stop_{k}"]) for k in range(3)] == [1, 0, 0]
+    assert [float(metrics[f"candidate_attack_{k}"]) for k in range(3)] == [0, 1, 1]
 
 
 def test_targets_weights_and_promises_carry_no_gradient(scripted: Callable[..., Scripted]) -> None:

@@ -93,6 +93,12 @@ class TeamEnv(gymnasium.Env):
         return self._observation(), reward, over and self._terminates, over and not self._terminates, info
 
 
+class SortedTeamEnv(TeamEnv):
+    """Declares kinds of action."""
+
+    action_classes = {"low": [0, 1], "top": [3]}  # noqa: RUF012 - an environment's plain attribute
+
+
 class Waiting(SyncVectorEnv):
     """Copies that wait at their episode's end for the others, as worker processes do."""
 

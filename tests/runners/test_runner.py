@@ -9,11 +9,11 @@ from tensordict import TensorDict
 from torch import nn
 
 from runners.launch import workers_of
-from runners.team_env import FAILED_REWARD, TeamEnv, TeamEnvSettings, VectorisedTeamEnv, in_this_process
+from runners.team_env import FAILED_REWARD, SortedTeamEnv, TeamEnv, TeamEnvSettings, VectorisedTeamEnv, in_this_process
 from shoal.components.batch import episode_lengths, transition_mask
 from shoal.components.replay import ReplayBuffer
 from shoal.config.settings import RunSettings
-from shoal.experiment import ExperimentSettings
+from shoal.experiment import ExperimentSettings, summary
 from shoal.runners.runner import (
     EpisodeRunner,
     ParallelRunner,
@@ -244,6 +244,40 @@ def test_an_environment_that_goes_on_after_its_limit_is_an_error():
         runner.run(Reflex(), 0)
 
 
+def shares_by_hand(batch, indices):
+    """Each episode's share of choices (more than one action available) among ``indices``; none without a choice."""
+    shares = []
+    for b, length in enumerate(episode_lengths(batch).tolist()):
+        chosen = [
+            int(batch["actions"][b, t, i])
+            for t in range(length)
+            for i in range(TeamEnv.N)
+            if batch["avail_actions"][b, t, i].sum() > 1
+        ]
+        shares += [sum(action in indices for action in chosen) / len(chosen)] if chosen else []
+    return shares
+
+
+def test_every_episode_has_the_share_of_each_declared_kind_of_action():
+    runner = SideBySide(RunnerSettings(), SortedTeamEnv, TeamEnvSettings(episode_limit=2), 3)
+    assert runner.spec.action_classes == (("low", (0, 1)), ("top", (3,)))
+    counts = set()
+    for _ in range(30):
+        rollout = runner.run(Reflex(), 0)
+        low, top = (shares_by_hand(rollout.batch, indices) for indices in ([0, 1], [3]))
+        assert rollout.stats["action_low"] == pytest.approx(low)
+        assert rollout.stats["action_top"] == pytest.approx(top)
+        counts.add(len(low))
+        assert "action_low_mean" in summary(rollout.stats)
+    assert counts == {3, 4}  # an episode without a choice was among them
+
+
+def test_an_environment_that_declares_no_kinds_has_no_shares():
+    runner = runner_of()
+    assert runner.spec.action_classes == ()
+    assert not any(key.startswith("action_") for key in runner.run(Reflex(), 0).stats)
+
+
 def test_no_copies_are_refused():
     with pytest.raises(UserError, match="batch_size_run=0"):
         ParallelRunnerSettings(batch_size_run=0)
@@ -332,13 +366,14 @@ def test_worker_processes_collect_what_one_process_does(in_processes):
 
 
 def test_worker_processes_and_the_episode_runner_collect_the_same_episodes():
-    parallel = runner_of(ParallelRunner, ParallelRunnerSettings(batch_size_run=2))
+    parallel = ParallelRunner(ParallelRunnerSettings(batch_size_run=2), SortedTeamEnv, TeamEnvSettings(), 3)
     try:
+        assert parallel.spec.action_classes == (("low", (0, 1)), ("top", (3,)))  # asked of the workers
         both = parallel.run(Reflex(), 0)
         assert_holds_what_happened(both.batch, both.stats)
     finally:
         parallel.close()
-    alone = runner_of(EpisodeRunner)
+    alone = EpisodeRunner(RunnerSettings(), SortedTeamEnv, TeamEnvSettings(), 3)
     for b in range(2):
         one = alone.run(Reflex(), 0)
         assert one.stats == {key: [values[b]] for key, values in both.stats.items()}

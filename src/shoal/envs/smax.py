@@ -261,7 +261,7 @@ class SmaxVectorEnv(VectorEnv):
     A copy whose episode has ended stays as it is (same observation and flags, reward 0) until it is reset.
     Observations, per copy: obs [N, obs_dim], state [state_dim], avail_actions [N, A] (a dead unit can only
     stop, and observes zeros), alive [N]. Actions: [num_envs, N] integers; 0-3 move north, east, south,
-    west, 4 stops, 5 + j shoots at enemy j.
+    west, 4 stops, 5 + j shoots at enemy j: `action_classes` are move, stop and attack.
 
     Raises:
         UserError: JaxMARL or JAX is missing.
@@ -279,6 +279,8 @@ class SmaxVectorEnv(VectorEnv):
         self._carry: Any = None
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         N, A = self._engine.n_agents, self._engine.n_actions
+        stop = N_MOVES - 1
+        self.action_classes = {"move": list(range(stop)), "stop": [stop], "attack": list(range(N_MOVES, A))}
         self.single_observation_space = spaces.Dict(
             obs=spaces.Box(-np.inf, np.inf, (N, self._engine.obs_dim), np.float32),
             state=spaces.Box(-np.inf, np.inf, (self._engine.state_dim,), np.float32),
@@ -411,6 +413,7 @@ class SmaxEnv(gymnasium.Env):
         self.observation_space = self._battle.single_observation_space
         self.action_space = self._battle.single_action_space
         self.episode_limit = self._battle.episode_limit
+        self.action_classes = self._battle.action_classes
 
     @classmethod
     def make_vector(cls, settings: SmaxSettings, num_envs: int) -> VectorEnv:

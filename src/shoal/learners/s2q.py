@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
+from shoal.components.diagnostics import candidate_shares
 from shoal.controllers.s2q import S2QMAC
 from shoal.controllers.team import Make
 from shoal.learners.central import CentralValue, OwnValue
@@ -165,6 +166,7 @@ class S2QLearner(Learner):
             "central_q_candidate": values_at.mean(-1),
         }
         metrics |= {f"{name}_{k}": value[k] for name, value in per_copy.items() for k in range(self.n_copies)}
+        metrics |= candidate_shares(self.spec, batch, steps, candidates)
         loss = loss_k.sum() + kl + state_error
         if self.central is not None:
             loss_star = (q_star - y).square().mean()

@@ -1,6 +1,7 @@
 """Collects whole episodes from a vector environment."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from gymnasium.vector import VectorEnv
 from tensordict import TensorDict
 
 from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
+from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.runners.workers import in_process, in_workers
@@ -46,7 +48,8 @@ class ParallelRunnerSettings(RunnerSettings):
 class Rollout:
     """Whole episodes, one a copy of the environment.
 
-    ``stats`` holds one number an episode: ``return``, ``ep_length`` and what the environment judges an episode by.
+    ``stats`` holds one number an episode: ``return``, ``ep_length``, what the environment judges an episode by, and
+    ``action_<class>`` for every kind of action that it declares (no number for an episode without a single choice).
     """
 
     batch: EpisodeBatch
@@ -71,7 +74,10 @@ class Runner:
         try:
             self.n = self.env.num_envs
             self.spec = TeamSpec.from_spaces(
-                self.env.single_observation_space, self.env.single_action_space, self._episode_limit()
+                self.env.single_observation_space,
+                self.env.single_action_space,
+                self._episode_limit(),
+                self._action_classes(),
             )
         except BaseException:
             self.close()
@@ -86,6 +92,15 @@ class Runner:
         if isinstance(self.env, gym.vector.AsyncVectorEnv | gym.vector.SyncVectorEnv):
             return int(self.env.get_attr("episode_limit")[0])
         return int(self.env.episode_limit)  # type: ignore[attr-defined]
+
+    def _action_classes(self) -> Mapping[str, Sequence[int]]:
+        """What the environment declares; nothing where it declares none."""
+        if not isinstance(self.env, gym.vector.AsyncVectorEnv | gym.vector.SyncVectorEnv):
+            return self.env.action_classes if hasattr(self.env, "action_classes") else {}
+        # Asked for an attribute that it lacks, a worker would end.
+        if not all(self.env.call("has_wrapper_attr", "action_classes")):
+            return {}
+        return self.env.get_attr("action_classes")[0]
 
     def scheme(self, controller: BasicMAC) -> Scheme:
         """Fields of the batches that ``run`` returns."""
@@ -125,7 +140,10 @@ class Runner:
         for info in final_infos:
             for key, value in info.items():
                 stats.setdefault(key, []).append(value)
-        return Rollout(memory.batch(), int(memory.lengths.sum()), stats, int(failures.sum()))
+        batch = memory.batch()
+        for name, shares in executed_shares(self.spec, batch).items():
+            stats[f"action_{name}"] = [share for share in shares.tolist() if not math.isnan(share)]
+        return Rollout(batch, int(memory.lengths.sum()), stats, int(failures.sum()))
 
     def _run_pending(
         self,
