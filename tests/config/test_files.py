@@ -169,13 +169,14 @@ def test_every_setting_is_traced_to_the_file_that_had_the_last_word(tmp_path):
         ("per_map: {corridor: {env_args: {map_name: 3m}}}", ["per_map.corridor in", "env_args.map_name", "leave"]),
     ],
 )
-def test_what_cannot_be_extended_or_chosen_is_refused_in_one_sentence(tmp_path, content, words):
+def test_what_cannot_be_extended_or_chosen_is_refused_in_one_sentence(tmp_path, monkeypatch, content, words):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
     write(tmp_path / "other.yaml", "extends: deep/third.yaml")
     write(tmp_path / "deep" / "third.yaml", "extends: ../mine.yaml")
-    mine = write(tmp_path / "mine.yaml", content)
+    write(tmp_path / "mine.yaml", content)
     with pytest.raises(UserError) as refusal:
-        files.load("algs", mine)
+        files.load("algs", "mine.yaml")
     for word in words:
         assert word in str(refusal.value)
     assert "\n" not in str(refusal.value)
