@@ -239,6 +239,7 @@ class WestUntilDead(nn.Module):
     """Walks into the wall; the dead stop, which is all that they can."""
 
     extra_fields = {}  # noqa: RUF012
+    reads_state = False
 
     def __init__(self):
         super().__init__()

@@ -30,6 +30,7 @@ class Reflex(nn.Module):
     """Acts by a fixed rule on each row alone, so that who else is in the batch cannot matter."""
 
     extra_fields = {}  # noqa: RUF012
+    reads_state = False
 
     def __init__(self, continuous=False):
         super().__init__()
