@@ -1,23 +1,27 @@
 """Every algorithm trains for two updates on every kind of environment, through a real run's settings and runner."""
 
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from shoal import registry
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils.console import Console
+from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
 
 SMALL = {"seed": 3, "batch_size": 2, "buffer_size": 8, "rnn_hidden_dim": 16, "save_model": False, "test_nepisode": 1}
 
 
-def trained(tmp_path: Path, alg: str, **settings: Any) -> Experiment:
+def trained(tmp_path: Path, alg: str | None = None, **settings: Any) -> Experiment:
     """An experiment on one environment in this process, after three episodes and two updates."""
-    raw = files.merge(files.load("algs", alg), SMALL | {"runner": "episode"} | settings)
+    raw = files.merge(files.load("algs", alg) if alg else {}, SMALL | {"runner": "episode"} | settings)
     with Console(100, live=False) as console:
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, tmp_path)
         try:
@@ -44,6 +48,31 @@ def test_pettingzoo_environments(tmp_path: Path, alg: str) -> None:
     pytest.importorskip("pygame", reason="pip install pygame")
     args = {"key": "pettingzoo.sisl.pursuit_v4", "time_limit": 6, "kwargs": {"n_pursuers": 2, "obs_range": 3}}
     trained(tmp_path, alg, env="pettingzoo", env_args=args)
+
+
+def combinations() -> Iterator[dict[str, Any]]:
+    """Every registered agent, mixer, learner and controller that may stand together, each Q* of S2Q included."""
+    bases = ({}, {"central_mac": None, "central_mixer": None})
+    for agent, mixer in product(registry.COMPONENTS["agent"], [None, *registry.COMPONENTS["mixer"]]):
+        for learner, mac in product(registry.COMPONENTS["learner"], registry.COMPONENTS["mac"]):
+            fits = registry.find("learner", learner).has_sub_values == registry.find("mac", mac).has_sub_values
+            if not fits or (mixer is None and learner != "q_learner"):
+                continue
+            names = {"agent": agent, "mixer": mixer, "learner": learner, "mac": mac}
+            yield from (names | base for base in (bases if learner == "s2q_learner" else bases[:1]))
+
+
+@pytest.mark.parametrize("names", combinations(), ids=lambda names: "-".join(str(name) for name in names.values()))
+def test_every_agent_mixer_learner_and_controller(tmp_path: Path, names: dict[str, Any]) -> None:
+    pytest.importorskip("pygame", reason="pip install pygame")
+    args = {"key": "pettingzoo.sisl.pursuit_v4", "time_limit": 6, "kwargs": {"n_pursuers": 2, "obs_range": 3}}
+    trained(tmp_path, **names, env="pettingzoo", env_args=args)
+
+
+@pytest.mark.parametrize("learner", ["wqmix_learner", "s2q_learner"])
+def test_these_learners_need_a_mixer(learner: str) -> None:
+    with pytest.raises(UserError, match="mixer=None has the wrong type"):
+        RunSettings({"env": "matrix_game", "learner": learner, "mixer": None}, ExperimentSettings)
 
 
 @pytest.mark.parametrize("alg", files.names("algs"))
