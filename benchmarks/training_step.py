@@ -1,4 +1,4 @@
-"""Time of one training step: S2Q against WQMIX, and against a plain loop over time steps and copies.
+"""Time of one training step: S2Q against WQMIX, its copies one after another, and a plain loop over time and copies.
 
     python benchmarks/training_step.py            B=128, T=60, N=6, 14 actions, state 140, K=2
 
@@ -10,15 +10,20 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from plain_s2q import PlainS2Q
 from tensordict import TensorDict
+from torch import Tensor, nn
 
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
+from shoal.modules.agents.rnn import RNNAgent, RNNAgentSettings
+from shoal.modules.layers.stacked import copy_state_dict
+from shoal.modules.mixers.qmix import QMixer, QMixerSettings
 from shoal.utils.memory import keep_freed_memory
 
 
@@ -46,11 +51,57 @@ def make_batch(spec: TeamSpec, B: int, T: int, device: torch.device) -> TensorDi
             "reward": torch.rand(B, T + 1, 1),
             "filled": (steps <= lengths[:, None]).unsqueeze(-1),
             "terminated": (steps == lengths[:, None] - 1).unsqueeze(-1),
-            "sub_index": torch.zeros(B, T + 1, 1, dtype=torch.uint8),
+            "sub_index": torch.zeros(B, T + 1, spec.n_agents, dtype=torch.uint8),
         },
         batch_size=[B, T + 1],
     )
     return batch.to(device)
+
+
+class OneByOne(nn.Module):
+    """The copies of a stacked network as separate networks, run in turn: what stacking them saves."""
+
+    def __init__(self, stacked: Any, make_copy: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.stacked_shape = [stacked]  # in a list: not a submodule
+        self.copies = nn.ModuleList(make_copy() for _ in range(stacked.copies))
+        for k, network in enumerate(self.copies):
+            network.load_state_dict(copy_state_dict(stacked, k))
+
+    def initial_hidden(self, batch_size: int, n_agents: int) -> Tensor:
+        hidden: Tensor = self.stacked_shape[0].initial_hidden(batch_size, n_agents)
+        return hidden
+
+
+class AgentsOneByOne(OneByOne):
+    def forward(self, inputs: Tensor, hidden: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+        pairs = [network(inputs, hidden[k : k + 1], counts) for k, network in enumerate(self.copies)]
+        return torch.cat([outputs for outputs, _ in pairs]), torch.cat([states for _, states in pairs])
+
+
+class MixersOneByOne(OneByOne):
+    def forward(self, qs: Tensor, state: Tensor, maxima: Tensor, actions: Tensor) -> Tensor:
+        rows = (slice(k, k + 1) for k in range(len(self.copies)))
+        return torch.cat(
+            [network(qs[k], state, maxima[k], actions) for k, network in zip(rows, self.copies, strict=True)]
+        )
+
+
+def one_by_one(spec: TeamSpec, device: torch.device, **settings: object) -> Learner:
+    """The learner that ``make_learner`` makes, with its copies apart."""
+    learner: Any = make_learner(spec, device, **settings)
+    mac = learner.controller
+    mac.agent = AgentsOneByOne(
+        mac.agent, lambda: RNNAgent(RNNAgentSettings(), mac.inputs.dim, spec.n_actions).to(device)
+    )
+    learner.mixer = MixersOneByOne(
+        learner.mixer,
+        lambda: QMixer(QMixerSettings(), spec.n_agents, spec.state_dim, spec.n_actions).to(device),
+    )
+    trained = [p for p in learner.parameters() if p.requires_grad]
+    learner.optimiser = torch.optim.Adam(trained, lr=1e-3, fused=True)
+    alone: Learner = learner
+    return alone
 
 
 def clock(step: Callable[[], object], device: torch.device) -> float:
@@ -78,11 +129,13 @@ def main() -> None:
     batch = make_batch(spec, args.B, args.T, device)
     common = {"batch_size": args.B, "obs_agent_id": False}
     s2q = make_learner(spec, device, learner="s2q_learner", mac="s2q_mac", K=args.K, **common)
+    apart = one_by_one(spec, device, learner="s2q_learner", mac="s2q_mac", K=args.K, **common)
     wqmix = make_learner(spec, device, learner="wqmix_learner", **common)
     torch.set_default_device(device)
     plain = PlainS2Q(s2q).to(device)
     ours, theirs = s2q.loss(batch)[0].item(), plain.loss(batch).item()
     print(f"loss: shoal {ours:.6f}, plain loop {theirs:.6f}, relative difference {abs(ours / theirs - 1):.1e}")
+    assert abs(apart.loss(batch)[0].item() / ours - 1) < 1e-4
     assert abs(ours / theirs - 1) < 1e-4
 
     plain_optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
@@ -96,6 +149,7 @@ def main() -> None:
     steps: dict[str, Callable[[], object]] = {
         "S2Q": lambda: s2q.train_on(batch, 0, 0),
         "WQMIX": lambda: wqmix.train_on(batch, 0, 0),
+        "S2Q, one by one": lambda: apart.train_on(batch, 0, 0),
         "S2Q, plain loop": plain_step,
     }
     for step in steps.values():
@@ -106,7 +160,7 @@ def main() -> None:
             times[name].append(clock(step, device))
     for name, seconds in times.items():
         print(f"{name:<16} median {1000 * statistics.median(seconds):7.0f} ms   min {1000 * min(seconds):7.0f} ms")
-    for over, under in (("S2Q", "WQMIX"), ("S2Q, plain loop", "S2Q")):
+    for over, under in (("S2Q", "WQMIX"), ("S2Q, one by one", "S2Q"), ("S2Q, plain loop", "S2Q")):
         ratio = statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
         print(f"{over} / {under}: {ratio:.2f}")
     if args.profile:
