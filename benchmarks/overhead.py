@@ -3,8 +3,8 @@
     python benchmarks/overhead.py                 SMAX 10m_vs_11m, 8 copies, batches of 128, one update a rollout
 
 Each variant is a process of its own that collects and learns as a run does, without tests and records. Variants take
-turns, round after round; ratios are medians of the rounds' ratios. Memory is the process's largest resident set (CPU) or
-what torch held at most (GPU).
+turns, round after round; ratios are medians of the rounds' ratios. Memory is the process's largest resident set (on a
+CPU) or what torch held at most (on a GPU).
 """
 
 import argparse

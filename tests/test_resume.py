@@ -114,6 +114,20 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, whole):
     assert read_json(sacred(tmp_path, 2) / "run.json")["status"] == "COMPLETED"
 
 
+def test_a_run_that_is_stopped_while_it_starts_is_recorded_so(tmp_path):
+    args = ["--config=iql", "--env-config=matrix_game", "with", "env=runners.slow_start:SlowStart", "runner=episode"]
+    process = start(tmp_path, *args)
+    try:
+        wait_until(lambda: (tmp_path / "starting").exists(), 120, "the environment to start")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+        process.wait()
+    assert "stopped by SIGTERM; no checkpoint was saved" in (tmp_path / "err.txt").read_text()
+    assert read_json(sacred(tmp_path) / "run.json")["status"] == "INTERRUPTED"
+
+
 @pytest.mark.parametrize(
     ("signum", "runner", "status"),
     [(signal.SIGINT, PARALLEL, 130), (signal.SIGTERM, EPISODE, 143)],

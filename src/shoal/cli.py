@@ -25,7 +25,7 @@ from shoal.utils import recording
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
-from shoal.utils.signals import Interrupted
+from shoal.utils.signals import Interrupted, sigterm_interrupts
 
 HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement learning).
 
@@ -232,7 +232,7 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
         run.info["model_dir"] = str(model_dir)
         (run_dir / MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
     t_start = content["progress"]["t_env"] if content else 0
-    with Console(s.t_max, t_start=t_start) as console:
+    with sigterm_interrupts(), Console(s.t_max, t_start=t_start) as console:
         logger = Logger(run, console, results / "tb_logs" / token if s.use_tensorboard else None)
         experiment = None
         try:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shoal.utils.signals import Interrupted, StopRequest
+from shoal.utils.signals import Interrupted, StopRequest, sigterm_interrupts
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -18,6 +18,24 @@ def test_a_signal_is_noted_and_the_work_goes_on(signum):
         assert stop
         assert stop.signum == signum
     assert signal.getsignal(signum) is before
+
+
+def test_sigterm_interrupts_where_nothing_can_be_saved_yet():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM") as end, sigterm_interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.signum == signal.SIGTERM
+    assert end.value.checkpoint is None
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_request_inside_notes_sigterm_as_ever():
+    with sigterm_interrupts():
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_second_ctrl_c_ends_at_once():

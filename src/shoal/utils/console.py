@@ -124,7 +124,8 @@ class Console:
         Args:
             t_env: Environment steps taken when the test began.
             metrics: PyMARL's names, with or without `test_`; those ending in `_mean` are shown:
-                return first, then what the episodes are judged by, then the rest, episode length last.
+                return first, then what the episodes are judged by, then the rest, episode length last (shares of
+                kinds of action are for the record alone).
         """
         shown = _judged(metrics)
         text = ", ".join(f"{name} {_value(name, value)}" for name, value in shown)
@@ -387,7 +388,7 @@ def _judged(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
     named = [
         (name.removeprefix("test_").removesuffix("_mean"), value)
         for name, value in metrics.items()
-        if name.endswith("_mean")
+        if name.endswith("_mean") and not name.startswith(("action_", "test_action_"))
     ]
 
     def place(item: tuple[str, float]) -> int:
