@@ -22,9 +22,8 @@ setup: .venv/installed
 
 # S2Q learns to win SMAX's 3m: about ten minutes on two cores. Ends with the win rate, a curve and the record's path.
 train: setup
-	$(BIN)/python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=600000 batch_size_run=32 \
-	    batch_size=32 updates_per_rollout=3 lr=0.0005 target_update_interval=800 epsilon_anneal_time=50000 \
-	    test_interval=25000 test_nepisode=96 seed=1
+	$(BIN)/python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=200000 batch_size=32 \
+	    updates_per_rollout=4 lr=0.0005 td_lambda=0.3 epsilon_anneal_time=50000 test_interval=25000 test_nepisode=96 seed=1
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile

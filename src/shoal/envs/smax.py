@@ -72,7 +72,9 @@ class SmaxSettings:
     use_self_play_reward: Annotated[bool, "no reward for damage: won_battle_bonus, won or lost, is all"] = False
     reward_scale: Annotated[float, "factor on every reward; 10 makes the largest return 20, as in SMAC"] = 1.0
     scale_state: Annotated[
-        bool, "scale the world state to [0, 1]: positions by the map's size, types by their number, cooldowns cut at 0"
+        bool,
+        "scale the world state: positions by the map's size, unit types by their number (cooldowns stay in seconds, and "
+        "below zero for as long as the weapon has been ready)",
     ] = False
     world_steps_per_env_step: Annotated[int, "simulation ticks per environment step"] = 8
     time_per_step: Annotated[float, "length of one simulation tick, in seconds"] = 1.0 / 16
@@ -188,11 +190,8 @@ def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
     row = np.concatenate([[1.0, 1 / settings.map_width, 1 / settings.map_height], np.ones(1 + N_UNIT_TYPES)])
     units = N + game.num_enemies
     state_scale = np.concatenate([np.tile(row, units), np.ones(units), np.full(units, 1 / (N_UNIT_TYPES - 1))])
-
-    def world_state(battle: Any) -> Any:
-        state = game.get_world_state(battle)
-        # A weapon that is ready goes on counting down, to -20 and beyond: only cooldowns are ever negative.
-        return jnp.maximum(state * state_scale, 0.0) if settings.scale_state else state
+    if not settings.scale_state:
+        state_scale = np.ones_like(state_scale)
 
     def observe(carry: dict[str, Any]) -> dict[str, Any]:
         """One copy's obs [N, D], state [S], avail_actions [N, A], alive [N], flags and counts []."""
@@ -201,7 +200,7 @@ def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
         alive = battle.state.unit_alive
         return {
             "obs": jnp.stack([obs[a] for a in agents]).astype(jnp.float32),
-            "state": world_state(battle).astype(jnp.float32),
+            "state": (game.get_world_state(battle) * state_scale).astype(jnp.float32),
             "avail_actions": jnp.stack([avail[a] for a in agents]).astype(jnp.int8),
             "alive": alive[:N].astype(jnp.int8),
             "terminated": carry["terminated"],
