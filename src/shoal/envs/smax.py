@@ -73,7 +73,7 @@ class SmaxSettings:
     reward_scale: Annotated[float, "factor on every reward; 10 makes the largest return 20, as in SMAC"] = 1.0
     scale_state: Annotated[
         bool,
-        "scale the world state: positions by the map's size, unit types by their number (cooldowns stay in seconds, and "
+        "scale the world state: positions by the map's size, unit types by their number (cooldowns stay in seconds, "
         "below zero for as long as the weapon has been ready)",
     ] = False
     world_steps_per_env_step: Annotated[int, "simulation ticks per environment step"] = 8
