@@ -31,7 +31,8 @@ def test_one_process_twice(tmp_path, alg):
 
 
 def test_worker_processes_twice(tmp_path):
-    args = ["--config=s2q", *GAME, *QUICK, "runner=parallel", "batch_size_run=2", "seed=5"]
+    env = "env=runners.plain_game:PlainMatrixGame"
+    args = ["--config=s2q", *GAME, *QUICK, "runner=parallel", "batch_size_run=2", "seed=5", env]
     first, second = (recorded(tmp_path / name, *args) for name in "ab")
     assert first == second
     assert len(first["loss_td"]) >= 5

@@ -17,7 +17,8 @@ LOG = ["test_interval=15", "runner_log_interval=12", "learner_log_interval=12"]
 SAVE = ["save_model_interval=24", "save_buffer=True"]
 QUICK = [*SIZES, *LOG, "epsilon_anneal_time=60"]
 EPISODE = ["runner=episode"]
-PARALLEL = ["runner=parallel", "batch_size_run=2"]
+VECTORISED = ["runner=parallel", "batch_size_run=2"]
+PARALLEL = [*VECTORISED, "env=runners.plain_game:PlainMatrixGame"]
 
 
 def models_in(folder):
@@ -64,7 +65,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("alg", "runner", "step"),
-    [("s2q", EPISODE, 24), ("s2q", EPISODE, 72), ("s2q", PARALLEL, 48), ("qmix", EPISODE, 48)],
+    [("s2q", EPISODE, 24), ("s2q", EPISODE, 72), ("s2q", PARALLEL, 48), ("s2q", VECTORISED, 48), ("qmix", EPISODE, 48)],
 )
 def test_going_on_from_a_checkpoint_is_going_on(tmp_path, whole, alg, runner, step):
     folder = whole(alg, runner, 120)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
+from runners.team_env import in_this_process
+from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings, MatrixGameVectorEnv
+from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils.errors import UserError
 
 BEFORE = [[8, 0, -12], [0, 7, 0], [-12, 0, 6]]
@@ -81,3 +83,56 @@ def test_repeated_game_for_three_agents():
 def test_refused_settings(settings, message):
     with pytest.raises(UserError, match=message):
         MatrixGameSettings(**settings)
+
+
+# Many copies behind one step.
+
+SHIFT = MatrixGameSettings(payoff=BEFORE, payoff_after=AFTER, shift_at=4, episode_limit=3)
+
+
+@pytest.mark.parametrize("tell_steps", [True, False])
+def test_copies_are_paid_as_single_games_are(tell_steps):
+    n, rng = 4, np.random.default_rng(0)
+    together, apart = MatrixGameVectorEnv(SHIFT, n), in_this_process(MatrixGameEnv, SHIFT, n)
+    mask, ended = np.ones(n, dtype=bool), 0
+    for t in range(40):
+        if mask.any():
+            options = {"reset_mask": mask} | ({"t_env": t // 5} if tell_steps else {})
+            for env in (together, apart):
+                env.reset(seed=[0] * n, options=dict(options))
+        actions = rng.integers(0, 3, (n, 2)) if t % 4 else np.zeros((n, 2), dtype=int)
+        ours, theirs = together.step(actions), apart.step(actions)
+        for key, value in theirs[0].items():
+            np.testing.assert_array_equal(ours[0][key], value)
+        for i in (1, 2, 3):
+            np.testing.assert_array_equal(ours[i], theirs[i])
+        assert ours[4].keys() == theirs[4].keys()
+        for key, value in theirs[4].items():
+            np.testing.assert_array_equal(ours[4][key], value)
+        ended += ours[2].sum()
+        mask = ours[2] & (rng.random(n) < 0.7)  # some wait at their end while others go on
+    assert ended > 20
+
+
+def test_copies_in_different_phases():
+    env = MatrixGameVectorEnv(MatrixGameSettings(payoff=BEFORE, payoff_after=AFTER, shift_at=10), 3)
+    env.reset(options={"t_env": 0})
+    env.reset(options={"t_env": 10, "reset_mask": np.array([False, True, False])})
+    _, reward, terminated, truncated, infos = env.step(np.array([[0, 0], [0, 0], [2, 2]]))
+    assert reward.tolist() == [8, 7, 6]
+    assert terminated.all()
+    assert not truncated.any()
+    assert infos["optimal"].tolist() == [1, 0, 0]
+    assert env.step(np.zeros((3, 2), dtype=int))[1].tolist() == [0, 0, 0]  # waiting at their end
+
+
+@pytest.mark.parametrize("mask", [[True], [1, 0, 1]])
+def test_wrong_masks_are_refused(mask):
+    with pytest.raises(ValueError, match="3 booleans"):
+        MatrixGameVectorEnv(MatrixGameSettings(), 3).reset(options={"reset_mask": np.array(mask)})
+
+
+def test_parallel_runner_needs_no_processes():
+    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=5), MatrixGameEnv, SHIFT, seed=0)
+    assert isinstance(runner.env, MatrixGameVectorEnv)
+    assert (runner.n, runner.spec.episode_limit) == (5, 3)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from shoal.utils.errors import UserError
 
@@ -70,61 +73,127 @@ class MatrixGameSettings:
             raise UserError(f"env_args.episode_limit={self.episode_limit} must be at least 1.")
 
 
+class MatrixGameVectorEnv(VectorEnv):
+    """`num_envs` copies of the game in a few array operations; gymnasium's vector API with autoreset disabled.
+
+    A copy whose episode has ended stays as it is (same flags, reward 0) until it is reset. obs [N, 1] and state [1] are
+    always 1; every action is always available. Actions: [num_envs, N] integers.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - gymnasium's attribute
+
+    def __init__(self, settings: MatrixGameSettings, num_envs: int) -> None:
+        before = _table("payoff", settings.payoff)
+        after = before if settings.payoff_after is None else _table("payoff_after", settings.payoff_after)
+        self._tables = np.stack([before, after])
+        self._best = np.array([before.max(), after.max()])
+        self._shift_at = settings.shift_at
+        self.num_envs = num_envs
+        self.episode_limit = settings.episode_limit
+        N, A = before.ndim, before.shape[0]
+        self.single_observation_space = spaces.Dict(
+            obs=spaces.Box(0.0, 1.0, (N, 1), np.float32),
+            state=spaces.Box(0.0, 1.0, (1,), np.float32),
+            avail_actions=spaces.MultiBinary([N, A]),
+        )
+        self.single_action_space = spaces.MultiDiscrete([A] * N)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._phase = np.zeros(num_envs, dtype=np.int64)  # 0: payoff, 1: payoff_after
+        self._own_steps = np.zeros(num_envs, dtype=np.int64)
+        self._episode_steps = np.zeros(num_envs, dtype=np.int64)
+        self._hits = np.zeros(num_envs, dtype=np.int64)
+        self._over = np.zeros(num_envs, dtype=bool)
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        n, N, A = self.num_envs, self._tables.ndim - 1, self._tables.shape[1]
+        return {
+            "obs": np.ones((n, N, 1), dtype=np.float32),
+            "state": np.ones((n, 1), dtype=np.float32),
+            "avail_actions": np.ones((n, N, A), dtype=np.int8),
+        }
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start new episodes in all copies, or in those of `options["reset_mask"]` (bool [num_envs]).
+
+        Args:
+            seed: ignored, nothing here is random.
+            options: `reset_mask` as above; `t_env` (environment steps of the run so far) decides the table, where it
+                is missing the steps that the copy has taken itself do.
+        """
+        options = options or {}
+        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(f"options['reset_mask'] must be {self.num_envs} booleans, not {mask!r}.")
+        if self._shift_at is not None:
+            steps = np.broadcast_to(options.get("t_env", self._own_steps), self.num_envs)
+            self._phase[mask] = steps[mask] >= self._shift_at
+        self._episode_steps[mask] = self._hits[mask] = 0
+        self._over[mask] = False
+        return self._observation(), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Pay every running copy's team for its joint action.
+
+        Returns:
+            Observations, team rewards [num_envs] (float64), terminated and truncated [num_envs] (bool), and infos:
+            where an episode just ended, `optimal` (float, 0 to 1) with its mask `_optimal`.
+        """
+        running = ~self._over
+        paid = self._tables[(self._phase, *np.asarray(actions).T)]
+        self._own_steps += running
+        self._episode_steps += running
+        self._hits += running & (paid == self._best[self._phase])
+        self._over = self._episode_steps >= self.episode_limit
+        ended = running & self._over
+        infos = {}
+        if ended.any():
+            infos = {"optimal": np.where(ended, self._hits / self._episode_steps, 0.0), "_optimal": ended}
+        truncated = np.zeros(self.num_envs, dtype=bool)
+        return self._observation(), np.where(running, paid, 0.0), self._over.copy(), truncated, infos
+
+
 class MatrixGameEnv(gymnasium.Env):
     """A payoff table for any number of agents, which may change once during the run.
 
-    obs [N, 1] and state [1] are always 1; every action is always available. The table is chosen at reset,
-    by the run's step count `options["t_env"]` if given, else by the steps this environment has taken
-    itself. The last step is terminated (the game is over, there is nothing to bootstrap from), and its info
+    One copy of `MatrixGameVectorEnv`. obs [N, 1] and state [1] are always 1; every action is always available. The
+    table is chosen at reset, by the run's step count `options["t_env"]` if given, else by the steps this environment
+    has taken itself. The last step is terminated (the game is over, there is nothing to bootstrap from), and its info
     says in which share of the episode's steps the joint action was the table's best (`optimal`, 0 to 1).
     """
 
     Settings = MatrixGameSettings
 
     def __init__(self, settings: MatrixGameSettings) -> None:
-        before = _table("payoff", settings.payoff)
-        self._before = before
-        self._after = before if settings.payoff_after is None else _table("payoff_after", settings.payoff_after)
-        self._shift_at = settings.shift_at
-        self.episode_limit = settings.episode_limit
-        N, A = before.ndim, before.shape[0]
-        self.observation_space = spaces.Dict(
-            obs=spaces.Box(0.0, 1.0, (N, 1), np.float32),
-            state=spaces.Box(0.0, 1.0, (1,), np.float32),
-            avail_actions=spaces.MultiBinary([N, A]),
-        )
-        self.action_space = spaces.MultiDiscrete([A] * N)
-        self._payoff = before
-        self._own_steps = 0
-        self._episode_steps = 0
-        self._hits = 0
+        self._game = MatrixGameVectorEnv(settings, 1)
+        self.episode_limit = self._game.episode_limit
+        self.observation_space = self._game.single_observation_space
+        self.action_space = self._game.single_action_space
 
-    def _observation(self) -> dict[str, np.ndarray]:
-        N, A = self._before.ndim, self._before.shape[0]
-        return {
-            "obs": np.ones((N, 1), dtype=np.float32),
-            "state": np.ones(1, dtype=np.float32),
-            "avail_actions": np.ones((N, A), dtype=np.int8),
-        }
+    @classmethod
+    def make_vector(cls, settings: MatrixGameSettings, num_envs: int) -> VectorEnv:
+        """`num_envs` copies in this process."""
+        return MatrixGameVectorEnv(settings, num_envs)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; `options["t_env"]` (environment steps of the run so far) decides the table."""
         super().reset(seed=seed)
-        t_env = (options or {}).get("t_env", self._own_steps)
-        shifted = self._shift_at is not None and t_env >= self._shift_at
-        self._payoff = self._after if shifted else self._before
-        self._episode_steps = 0
-        self._hits = 0
-        return self._observation(), {}
+        t_env = {key: value for key, value in (options or {}).items() if key == "t_env"}
+        observation, _ = self._game.reset(options=t_env)
+        return {key: value[0] for key, value in observation.items()}, {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Pay the team for the joint `action` [N] -> observation, reward, terminated, False, info."""
-        reward = float(self._payoff[tuple(int(a) for a in action)])
-        self._own_steps += 1
-        self._episode_steps += 1
-        self._hits += reward == self._payoff.max()
-        over = self._episode_steps >= self.episode_limit
-        info = {"optimal": self._hits / self._episode_steps} if over else {}
-        return self._observation(), reward, over, False, info
+        observation, reward, terminated, _, infos = self._game.step(np.asarray(action)[None])
+        first = {key: value[0] for key, value in observation.items()}
+        info = {"optimal": float(infos["optimal"][0])} if infos else {}
+        return first, float(reward[0]), bool(terminated[0]), False, info
