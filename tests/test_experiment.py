@@ -40,7 +40,7 @@ def experiment(tmp_path):
     """Builds experiments on the tests' own environment and closes them."""
     built = []
 
-    def build(**changes):
+    def build(on_test=None, **changes):
         raw = {
             "env": "runners.team_env:TeamEnv",
             "runner": "episode",
@@ -57,7 +57,7 @@ def experiment(tmp_path):
         settings = RunSettings(raw | changes, ExperimentSettings)
         console = Console(raw["t_max"], live=False)
         recorder = Recorder()
-        new = Experiment(settings, Logger(recorder, console), console, tmp_path / "models")
+        new = Experiment(settings, Logger(recorder, console), console, tmp_path / "models", on_test)
         new.recorder = recorder
         built.append(new)
         return new
@@ -94,6 +94,15 @@ def test_a_test_leaves_every_random_state_and_the_training_episodes_alone(experi
     assert one.runner.state_dict() == {"train": 0, "test": 3}
     assert {"test_return_mean", "test_ep_length_mean", "test_score_mean"} <= set(metrics)
     assert one.progress.t_env == one.progress.episode == 0
+
+
+def test_whoever_wants_to_look_is_called_after_every_test(experiment):
+    seen = []
+    one = experiment(**QMIX, on_test=lambda e: seen.append((e.progress.t_env, e.progress.last_test)))
+    one.run()
+    tests = [step for step, _ in one.recorder.points["test_return_mean"]]
+    assert len(tests) >= 4
+    assert seen == [(step, step) for step in tests]
 
 
 def test_updates_follow_rollouts_as_often_as_asked(experiment):

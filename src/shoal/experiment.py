@@ -1,5 +1,6 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,14 +108,26 @@ class Progress:
 
 
 class Experiment:
-    """Owns one run's parts and its loop."""
+    """Owns one run's parts and its loop.
 
-    def __init__(self, settings: RunSettings, logger: Logger, console: Console, model_dir: Path) -> None:
+    ``on_test`` is called with the experiment after every test, the last one included: for whoever wants to look at
+    more than the metrics. It must draw no random numbers.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        logger: Logger,
+        console: Console,
+        model_dir: Path,
+        on_test: Callable[["Experiment"], None] | None = None,
+    ) -> None:
         self.all_settings = settings
         self.settings: ExperimentSettings = settings.of(ExperimentSettings)
         self.logger = logger
         self.console = console
         self.model_dir = model_dir
+        self.on_test = on_test
         self.progress = Progress()
         s = self.settings
         if s.seed is None:
@@ -235,6 +248,8 @@ class Experiment:
         self.logger.log(metrics, p.t_env)
         self.console.test_result(p.t_env, metrics)
         p.last_test = p.t_env
+        if self.on_test is not None:
+            self.on_test(self)
         return metrics
 
     def _save_replay(self, frames: list[np.ndarray]) -> None:

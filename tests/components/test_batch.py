@@ -113,6 +113,17 @@ def test_packed_steps_are_the_real_ones_longest_episode_first(make_batch: Callab
     assert acted == [10, 0, 20, 11, 1, 12, 13]  # without the last states 2, 21 and 14
 
 
+def test_states_after_a_tasks_end_are_left_out(make_batch: Callable[..., TensorDict]) -> None:
+    batch = make_batch(lengths=(2, 4, 3))  # the third is truncated: its last state has a value
+    batch["state"][..., 0] = 10 * torch.arange(3)[:, None] + torch.arange(5)
+    steps = PackedSteps.with_value(batch)
+    assert steps.counts == [3, 3, 2, 2]
+    packed = steps.pack(batch["state"])[:, 0].tolist()
+    assert packed == [10, 20, 0, 11, 21, 1, 12, 22, 13, 23]
+    acted = [packed[row] for row in steps.acted.tolist()]
+    assert acted == [10, 20, 0, 11, 21, 1, 12, 22, 13]
+
+
 def test_unpacking_undoes_packing(make_batch: Callable[..., TensorDict]) -> None:
     batch = make_batch(lengths=(2, 4, 1, 4))
     steps = PackedSteps.of(batch)

@@ -83,13 +83,26 @@ class PackedSteps:
     @classmethod
     def of(cls, batch: EpisodeBatch) -> "PackedSteps":
         """Find the real steps of ``batch``."""
-        filled = batch["filled"].squeeze(-1)
-        B, T1 = filled.shape
-        order = filled.sum(1).argsort(descending=True, stable=True)
-        time, place = filled[order].T.nonzero(as_tuple=True)
+        return cls._where(batch["filled"].squeeze(-1), batch)
+
+    @classmethod
+    def with_value(cls, batch: EpisodeBatch) -> "PackedSteps":
+        """The real steps of ``batch`` but for the states in which a task is over: they are worth nothing.
+
+        In a game of one step these are half of all states.
+        """
+        over = torch.nn.functional.pad(batch["terminated"][:, :-1, 0].cummax(1).values, (1, 0))
+        return cls._where(batch["filled"].squeeze(-1) & ~over, batch)
+
+    @classmethod
+    def _where(cls, wanted: Tensor, batch: EpisodeBatch) -> "PackedSteps":
+        """The steps ``wanted`` (bool ``[B, T+1]``), which are the first ones of every episode."""
+        B, T1 = wanted.shape
+        order = wanted.sum(1).argsort(descending=True, stable=True)
+        time, place = wanted[order].T.nonzero(as_tuple=True)
         index = order[place] * T1 + time
         mask = torch.nn.functional.pad(transition_mask(batch), (0, 1)).flatten()
-        counts = [count for count in filled.sum(0).tolist() if count]
+        counts = [count for count in wanted.sum(0).tolist() if count]
         return cls(counts, index, mask[index].nonzero().squeeze(-1), (B, T1))
 
     def pack(self, x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class QLearner(Learner):
             self.target_mixer = self.target_of(self.mixer)
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
-        steps = PackedSteps.of(batch)
+        steps = PackedSteps.with_value(batch)
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted, actions = steps.acted, steps.pack(batch["actions"])
         values, histories = self.controller.unroll_packed(batch, steps)  # [1, P, N, A], [1, P, N, H]

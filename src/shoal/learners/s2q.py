@@ -105,7 +105,7 @@ class S2QLearner(Learner):
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
         cfg = self.settings
-        steps = PackedSteps.of(batch)
+        steps = PackedSteps.with_value(batch)
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted = steps.acted
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]

@@ -48,7 +48,7 @@ class WQMIXLearner(Learner):
 
     def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
         s = self.settings
-        steps = PackedSteps.of(batch)
+        steps = PackedSteps.with_value(batch)
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted = steps.acted
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
