@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.envs.team import reset_mask
 from shoal.utils.errors import UserError
 
 
@@ -127,9 +128,7 @@ class MatrixGameVectorEnv(VectorEnv):
                 is missing the steps that the copy has taken itself do.
         """
         options = options or {}
-        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, dtype=bool)))
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            raise ValueError(f"options['reset_mask'] must be {self.num_envs} booleans, not {mask!r}.")
+        mask = reset_mask(options, self.num_envs)
         if self._shift_at is not None:
             steps = np.broadcast_to(options.get("t_env", self._own_steps), self.num_envs)
             self._phase[mask] = steps[mask] >= self._shift_at

@@ -25,6 +25,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.envs.team import reset_mask
 from shoal.utils.errors import UserError
 
 MAPS = (
@@ -311,9 +312,7 @@ class SmaxVectorEnv(VectorEnv):
         Raises:
             ValueError: a seed list or a mask of the wrong size, or copies left out of the first reset.
         """
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            raise ValueError(f"options['reset_mask'] must be {self.num_envs} booleans, not {mask!r}.")
+        mask = reset_mask(options or {}, self.num_envs)
         if self._carry is None:
             if not mask.all():
                 raise ValueError("The first reset must reset every copy: options['reset_mask'] leaves some out.")

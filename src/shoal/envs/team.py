@@ -1,9 +1,9 @@
-"""What the adapters share: one shape for a team whose agents may see and do different things."""
+"""What environments share: one shape for a team whose agents may see and do different things, and resets by copy."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,18 @@ def import_named(module: str, key: str) -> Any:
         ) from error
     except ImportError as error:
         raise UserError(f"env_args.key={key!r} could not be imported: {error}.") from error
+
+
+def reset_mask(options: Mapping[str, Any], num_envs: int) -> np.ndarray:
+    """Which copies of a vector environment to reset: `options["reset_mask"]`, or all. Bool [num_envs].
+
+    Raises:
+        ValueError: it is of another size or type.
+    """
+    mask = np.asarray(options.get("reset_mask", np.ones(num_envs, dtype=bool)))
+    if mask.shape != (num_envs,) or mask.dtype != np.bool_:
+        raise ValueError(f"options['reset_mask'] must be {num_envs} booleans, not {mask!r}.")
+    return mask
 
 
 def aggregate(rewards: Any, how: Literal["sum", "mean"]) -> float:
