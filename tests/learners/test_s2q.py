@@ -151,7 +151,7 @@ def scripted(
         batch["actions"][0, : len(joint)] = torch.tensor(joint)
         q, q_star = Q[:, :2].clone().requires_grad_(), Q_STAR[:2].clone().requires_grad_()
         # Copy k longs for action k in every row: [M, P, N, A].
-        values = torch.eye(3)[:, None, None, :].repeat(1, 3, 2, 1).requires_grad_()
+        values = torch.eye(3)[:, None, None, :].repeat(1, 2, 2, 1).requires_grad_()
         log_p_hat = torch.tensor([0.5, 0.3, 0.2]).log().expand(2, -1).clone().requires_grad_()
         state_hat = (batch["state"][0, :2] + 0.5).requires_grad_()
         at = {1: lambda rows: q_star[None, :rows], 3: lambda rows: promised[:, None].expand(-1, rows)}
@@ -159,7 +159,7 @@ def scripted(
         def central(utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
             return at[len(actions)](actions.shape[1])
 
-        histories = torch.randn(3, 3, 2, 8)
+        histories = torch.randn(3, 2, 2, 8)
         monkeypatch.setattr(learner.controller, "unroll_packed", lambda batch, steps: (values, histories))
         monkeypatch.setattr(learner.controller, "predict", lambda histories: (state_hat, log_p_hat))
         monkeypatch.setattr(learner.mixer, "forward", lambda taken, state, maxima, actions: q)
