@@ -52,7 +52,7 @@ class WQMIXLearner(Learner):
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted = steps.acted
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
-        values, _, added = self.controller.unroll_for_loss(batch, steps, t_env)  # [1, P, N, A], [1, P, N, H]
+        values, _, added = self.controller.unroll_for_loss(batch, steps, t_env)  # [1, P, N, A]
         best = greedy(values.detach(), avail)  # [1, P, N]
         maxima = chosen(values.detach(), best)[:, acted]
         q_tot = self.mixer(chosen(values[:, acted], actions), state_acted, maxima, actions.unsqueeze(0))[0]  # [R]
