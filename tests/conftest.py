@@ -17,8 +17,7 @@ SPEC = TeamSpec(n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=6
 OWN_VALUE = {"central_mac": None, "central_mixer": None}
 """S2Q without a central Q*."""
 
-CADP = {"agent": "att_rnn", "att_heads": 2, "att_embed_dim": 4, "breakpoint": 0, "cadp_ramp": 10}
-"""The agent of CADP, at its breakpoint when ``t_env`` is 0."""
+CADP = {"agent": "att_rnn", "att_heads": 2, "att_embed_dim": 4}
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "iql": {"learner": "q_learner", "mixer": None},

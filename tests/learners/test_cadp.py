@@ -80,6 +80,16 @@ def test_the_pruning_loss_is_added_with_its_weight(
     close(after - before, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_padding_is_not_pruned(make_learner: MakeLearner, make_batch: MakeBatch, base: dict[str, Any]) -> None:
+    learner, batch = make_learner(**base), make_batch()
+    other = batch.clone()
+    other["obs"][~batch["filled"].squeeze(-1)] = 9.0
+    losses = [learner.loss(one, 101)[1]["loss_pruning"] for one in (batch, other)]
+    close(*losses)
+    other["obs"][0, 2] += 3.0
+    assert not torch.allclose(learner.loss(other, 101)[1]["loss_pruning"], losses[0])
+
+
 def test_nothing_is_computed_while_the_weight_is_zero(
     make_learner: MakeLearner, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

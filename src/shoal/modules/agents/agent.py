@@ -37,7 +37,8 @@ class Agent(nn.Module):
 
         ``acted`` are the indices of the transitions among the P steps, ``t_env`` the environment steps done so far.
         """
-        return *self(inputs, hidden, counts, alive), {}
+        outputs, states = self(inputs, hidden, counts, alive)
+        return outputs, states, {}
 
     def diagnostics(self, inputs: Tensor, alive: Tensor | None, acted: Tensor, t_env: int) -> dict[str, Tensor]:
         """What to record about a batch of training; called at log steps alone. Arguments as above."""

@@ -102,7 +102,8 @@ class CADPAgent(Agent):
         P, N, d = inputs.shape
         M, H = self.copies, self.hidden_dim
         x = inputs.reshape(1, P * N, d)
-        advice, logits = self.value(x), None  # [M, P*N, heads * e]
+        advice = self.value(x)  # [M, P*N, heads * e]
+        logits: Tensor | None = None
         if self.query_key is not None:
             logits = self.logits(inputs, alive)
             advice = advise(logits.softmax(-1), advice)
@@ -156,7 +157,10 @@ class CADPAgent(Agent):
 
     def executions(self) -> dict[str, Agent]:
         """Model (D), which is deployed, and with ``test_teacher`` (C): the released code's student and teacher."""
-        return {"": self.decentralised()} | ({"teacher_": self} if self.settings.test_teacher else {})
+        models: dict[str, Agent] = {"": self.decentralised()}
+        if self.settings.test_teacher:
+            models["teacher_"] = self
+        return models
 
     def decentralised(self) -> "CADPAgent":
         """Model (D): a snapshot without queries and keys, in which nothing goes from one agent to another."""
