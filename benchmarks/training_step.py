@@ -21,6 +21,7 @@ from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
+from shoal.modules.agents.agent import Agent
 from shoal.modules.agents.rnn import RNNAgent, RNNAgentSettings
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.modules.mixers.qmix import QMixer, QMixerSettings
@@ -73,8 +74,10 @@ class OneByOne(nn.Module):
         return hidden
 
 
-class AgentsOneByOne(OneByOne):
-    def forward(self, inputs: Tensor, hidden: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+class AgentsOneByOne(OneByOne, Agent):
+    def forward(
+        self, inputs: Tensor, hidden: Tensor, counts: list[int], alive: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         pairs = [network(inputs, hidden[k : k + 1], counts) for k, network in enumerate(self.copies)]
         return torch.cat([outputs for outputs, _ in pairs]), torch.cat([states for _, states in pairs])
 

@@ -17,6 +17,8 @@ SPEC = TeamSpec(n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=6
 OWN_VALUE = {"central_mac": None, "central_mixer": None}
 """S2Q without a central Q*."""
 
+CADP = {"agent": "att_rnn", "att_heads": 2, "att_embed_dim": 4}
+
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "iql": {"learner": "q_learner", "mixer": None},
     "vdn": {"learner": "q_learner", "mixer": "vdn"},
@@ -24,8 +26,13 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "cw_qmix": {"learner": "wqmix_learner", "hysteretic_qmix": False},
     "ow_qmix": {"learner": "wqmix_learner", "hysteretic_qmix": True},
     "qplex": {"learner": "q_learner", "mixer": "qplex"},
+    "vdn_cadp": {"learner": "q_learner", "mixer": "vdn", **CADP},
+    "qmix_cadp": {"learner": "q_learner", "mixer": "qmix", **CADP},
+    "qplex_cadp": {"learner": "q_learner", "mixer": "qplex", **CADP},
     "qmix_comm": {"learner": "q_learner", "mac": "comm_mac"},
+    "ow_qmix_cadp": {"learner": "wqmix_learner", **CADP},
     "s2q": {"learner": "s2q_learner", "mac": "s2q_mac"},
+    "s2q_cadp": {"learner": "s2q_learner", "mac": "s2q_mac", **CADP},
     "s2q_comm": {"learner": "s2q_learner", "mac": "s2q_mac", "comm": True},
     "s2q_vdn": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "vdn", **OWN_VALUE},
     "s2q_qmix": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "qmix", **OWN_VALUE},

@@ -84,7 +84,7 @@ def test_how_often_one_tests_does_not_change_what_is_learnt(experiment, parts):
     assert often.recorder.points["return_mean"] == seldom.recorder.points["return_mean"]
 
 
-@pytest.mark.parametrize("parts", [S2Q, QMIX])
+@pytest.mark.parametrize("parts", [S2Q, QMIX, QMIX | {"agent": "att_rnn"}])
 def test_a_test_leaves_every_random_state_and_the_training_episodes_alone(experiment, parts):
     one = experiment(**parts, evaluation_epsilon=0.5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
@@ -103,6 +103,47 @@ def test_whoever_wants_to_look_is_called_after_every_test(experiment):
     tests = [step for step, _ in one.recorder.points["test_return_mean"]]
     assert len(tests) >= 4
     assert seen == [(step, step) for step in tests]
+
+
+CADP = QMIX | {"agent": "att_rnn", "breakpoint": 30}
+
+
+def without_teacher(points):
+    return {name: values for name, values in points.items() if "teacher" not in name}
+
+
+def test_what_else_is_tested_changes_neither_training_nor_the_deployed_teams_tests(experiment):
+    """cadp_mappo.md 3.4: models (D) and (C) at every test, on the same episodes."""
+    both, alone = experiment(**CADP), experiment(**CADP, test_teacher=False)
+    weights = []
+    for one in (both, alone):
+        seed_everything(5)
+        one.run()
+        weights.append(one.learner.state_dict())
+    points = both.recorder.points
+    assert without_teacher(points) == alone.recorder.points
+    assert {"test_teacher_return_mean", "test_teacher_return_std", "test_teacher_score_mean"} <= points.keys()
+    deployed, teacher = points["test_seed_mean"], points["test_teacher_seed_mean"]
+    assert deployed == teacher  # the environment's episodes name their seeds
+    assert len(deployed) >= 3
+    assert [step for step, _ in points["test_return_mean"]] == [step for step, _ in deployed]
+    for name, value in weights[0].items():
+        if isinstance(value, torch.Tensor):
+            assert value.equal(weights[1][name]), name
+    assert both.runner.state_dict() == alone.runner.state_dict()
+
+
+def test_pruning_is_recorded_over_training(experiment):
+    one = experiment(**CADP, t_max=80)
+    one.run()
+    points = one.recorder.points
+    assert {"pruning_loss", "pruning_weight", "confidence_self", "confidence_0_1", "teacher_action_agreement"} <= (
+        points.keys()
+    )
+    weights = dict(points["pruning_weight"])
+    assert {weight for step, weight in weights.items() if step <= 30} <= {0.0}
+    assert {weight for step, weight in weights.items() if step > 30} == {0.5}
+    assert all(step > 30 for step, _ in points["loss_pruning"])
 
 
 def test_updates_follow_rollouts_as_often_as_asked(experiment):

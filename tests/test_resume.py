@@ -57,6 +57,7 @@ def whole(tmp_path_factory):
         if key not in folders:
             folders[key] = tmp_path_factory.mktemp("whole")
             args = [f"--config={alg}", *GAME, *QUICK, *SAVE, *runner, f"t_max={t_max}"]
+            args += ["breakpoint=60"] if alg.endswith("_cadp") else []
             assert in_process(folders[key], *args) == 0
         return folders[key]
 
@@ -65,7 +66,14 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("alg", "runner", "step"),
-    [("s2q", EPISODE, 24), ("s2q", EPISODE, 72), ("s2q", PARALLEL, 48), ("s2q", VECTORISED, 48), ("qmix", EPISODE, 48)],
+    [
+        ("s2q", EPISODE, 24),
+        ("s2q", EPISODE, 72),
+        ("s2q", PARALLEL, 48),
+        ("s2q", VECTORISED, 48),
+        ("qmix", EPISODE, 48),
+        ("s2q_cadp", EPISODE, 48),
+    ],
 )
 def test_going_on_from_a_checkpoint_is_going_on(tmp_path, whole, alg, runner, step):
     folder = whole(alg, runner, 120)

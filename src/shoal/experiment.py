@@ -10,6 +10,7 @@ import torch
 
 from shoal.components.replay import ReplayBuffer
 from shoal.config.settings import RunSettings
+from shoal.controllers.basic import BasicMAC
 from shoal.learners.learner import Learner
 from shoal.runners.runner import Runner
 from shoal.utils import checkpoint as checkpoints
@@ -213,7 +214,7 @@ class Experiment:
                 batch = self.buffer.sample(s.batch_size, self.device)
                 metrics = self.learner.train_on(batch, p.t_env, p.episode)
             if p.due(p.last_learner_log, s.learner_log_interval):
-                self.logger.log(metrics, p.t_env)
+                self.logger.log(metrics | self.learner.controller.diagnostics(batch, p.t_env), p.t_env)
                 p.last_learner_log = p.t_env
         if p.due(p.last_runner_log, s.runner_log_interval):
             self.logger.log(summary(p.since_log), p.t_env)
@@ -223,17 +224,39 @@ class Experiment:
         self.console.progress(p.t_env, p.episode, self.logger.latest)
 
     def _test(self, stop: StopRequest) -> dict[str, float]:
-        """Greedy episodes with what would be deployed. Leaves the training's random state as it was."""
-        s, p = self.settings, self.progress
+        """Greedy episodes with what would be deployed, and with what else the controller wants tested.
+
+        All of them play the same episodes. Leaves the training's random state as it was.
+        """
+        p = self.progress
         before = self.runner.state_dict()
+        metrics: dict[str, float] = {}
+        for prefix, controller in self.learner.controller.executions().items():
+            self.runner.load_state_dict(before)
+            stats = self._test_episodes(controller, before["test"], stop, with_replay=not prefix)
+            if stop:  # half a test is no test: a resumed run does it again
+                self.runner.load_state_dict(before)
+                self._stop_if_asked(stop)
+            metrics |= summary(stats, prefix=f"test_{prefix}")
+        self.logger.log(metrics, p.t_env)
+        self.console.test_result(p.t_env, metrics)
+        p.last_test = p.t_env
+        if self.on_test is not None:
+            self.on_test(self)
+        return metrics
+
+    def _test_episodes(
+        self, controller: BasicMAC, first: int, stop: StopRequest, with_replay: bool
+    ) -> dict[str, list[float]]:
+        """What the test's episodes were like, one number each; fewer episodes where one asked to stop."""
+        s = self.settings
         stats: dict[str, list[float]] = {}
-        controller = self.learner.controller.for_execution()
-        frames: list[np.ndarray] | None = [] if s.save_replay else None
+        frames: list[np.ndarray] | None = [] if s.save_replay and with_replay else None
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed((s.seed or 0) + before["test"])
+            torch.manual_seed((s.seed or 0) + first)
             for _ in range(max(1, s.test_nepisode // self.runner.n)):
-                rollout = self.runner.run(controller, p.t_env, test_mode=True, frames=frames)
+                rollout = self.runner.run(controller, self.progress.t_env, test_mode=True, frames=frames)
                 if frames:
                     self._save_replay(frames)
                 frames = None  # the first episode alone
@@ -241,16 +264,7 @@ class Experiment:
                     stats.setdefault(key, []).extend(values)
                 if stop:
                     break
-        if stop:  # half a test is no test: a resumed run does it again
-            self.runner.load_state_dict(before)
-            self._stop_if_asked(stop)
-        metrics = summary(stats, prefix="test_")
-        self.logger.log(metrics, p.t_env)
-        self.console.test_result(p.t_env, metrics)
-        p.last_test = p.t_env
-        if self.on_test is not None:
-            self.on_test(self)
-        return metrics
+        return stats
 
     def _save_replay(self, frames: list[np.ndarray]) -> None:
         from PIL import Image

@@ -34,6 +34,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "agent": {
         "rnn": "shoal.modules.agents.rnn:RNNAgent",
+        "att_rnn": "shoal.modules.agents.cadp:CADPAgent",
     },
     "central_agent": {
         "central_rnn": "shoal.modules.agents.rnn:RNNAgent",
@@ -66,6 +67,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "max_q_learner": "wqmix_learner",
         "nq_learner": "q_learner",
         "dmaq_qatten_learner": "q_learner",
+        "q_learner_teacher": "q_learner",
+        "qplex_learner_teacher": "q_learner",
     },
     "mixer": {"dmaq": "qplex"},
 }

@@ -160,7 +160,7 @@ def scripted(
             return at[len(actions)](actions.shape[1])
 
         histories = torch.randn(3, 2, 2, 8)
-        monkeypatch.setattr(learner.controller, "unroll_packed", lambda batch, steps: (values, histories))
+        monkeypatch.setattr(learner.controller, "unroll_for_loss", lambda *args: (values, histories, {}))
         monkeypatch.setattr(learner.controller, "predict", lambda histories: (state_hat, log_p_hat))
         monkeypatch.setattr(learner.mixer, "forward", lambda taken, state, maxima, actions: q)
         monkeypatch.setattr(learner.central, "forward", central)

@@ -204,3 +204,19 @@ def test_central_mixer_is_not_monotone() -> None:
     (grad,) = torch.autograd.grad(central(qs, torch.randn(100, S)).sum(), qs)
     assert (grad < 0).any()
     assert (grad > 0).any()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_hypernetworks_have_the_layers_asked_for(layers: int) -> None:
+    qmix = QMixer(QMixerSettings(hypernet_layers=layers), N, S, A)
+    qplex = QPLEXMixer(QPLEXMixerSettings(adv_hypernet_layers=layers), N, S, A)
+    for hypernet in (qmix.hyper_w1, qmix.hyper_w2, qplex.key, qplex.agents, qplex.actions):
+        assert sum(isinstance(layer, nn.ReLU) for layer in hypernet) == layers - 1
+        assert len(hypernet) == 2 * layers - 1
+
+
+def test_hypernetworks_without_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match="hypernet_layers=0"):
+        QMixerSettings(hypernet_layers=0)
+    with pytest.raises(ValueError, match="adv_hypernet_layers=0"):
+        QPLEXMixerSettings(adv_hypernet_layers=0)

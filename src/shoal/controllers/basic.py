@@ -1,5 +1,6 @@
 """The controller of PyMARL: one network for the whole team, acting from its outputs."""
 
+import copy
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,9 +8,12 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps, Scheme
+from shoal.components.diagnostics import choosing
 from shoal.components.spec import TeamSpec
 from shoal.controllers.team import Make, TeamInputs, TeamNetwork
+from shoal.modules.agents.agent import Agent
 from shoal.utils.errors import UserError
 
 
@@ -36,6 +40,11 @@ class BasicMAC(TeamNetwork):
         inputs = TeamInputs(spec, settings.obs_last_action, settings.obs_agent_id, settings.full_comm)
         agent = make("agent", input_dim=inputs.dim + message_dim, output_dim=spec.n_actions, copies=copies)
         super().__init__(spec, inputs, agent)
+        if self.agent.reads_alive and not spec.has_alive:
+            raise UserError(
+                f"agent={settings.agent} must be told who is alive, which this environment does not say: "
+                "set att_mask_dead=False."
+            )
         self.selector = make("action_selector")
         if self.selector.discrete != spec.discrete:
             kind = "discrete" if spec.discrete else "continuous"
@@ -57,7 +66,7 @@ class BasicMAC(TeamNetwork):
 
         Args:
             step: ``obs [B, N, D]`` and ``avail_actions [B, N, A]`` of the live environments (and their ``state [B, S]``
-                where the controller ``reads_state``).
+                where the controller ``reads_state``; ``alive [B, N]`` where the environment says who is).
             state: what ``initial_state`` or the last call returned, same rows.
             t_env: environment steps done so far (exploration schedules).
             test_mode: greedy actions.
@@ -79,6 +88,17 @@ class BasicMAC(TeamNetwork):
         steps = PackedSteps.of(batch)
         return steps.unpack(self.unroll_packed(batch, steps)[0])[0]
 
+    def unroll_for_loss(
+        self, batch: EpisodeBatch, steps: PackedSteps, t_env: int
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As ``unroll_packed``, and the losses that agent and controller add to the learner's, by their names."""
+        inputs, alive = self.agent_inputs(batch, steps), self.alive_in(batch, steps)
+        hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
+        outputs, histories, losses = self.agent.forward_with_losses(
+            inputs, hidden, steps.counts, alive, steps.acted, t_env
+        )
+        return outputs, histories, losses | self.auxiliary_losses(batch, steps, histories)
+
     def auxiliary_losses(self, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor) -> dict[str, Tensor]:
         """Losses that the controller adds to the learner's, by the name they are recorded under.
 
@@ -86,9 +106,51 @@ class BasicMAC(TeamNetwork):
         """
         return {}
 
-    def for_execution(self) -> "BasicMAC":
-        """The controller that tests and deployment use: what remains when all that serves only training is dropped."""
+    def acting_part(self) -> "BasicMAC":
+        """A controller with this one's agent in which what only training uses is left out."""
         return self
+
+    def executions(self) -> dict[str, "BasicMAC"]:
+        """The controllers that tests play, by the prefix of their metrics: more than one where the agent offers more.
+
+        The one without a prefix is what is deployed.
+        """
+        mac = self.acting_part()
+        return {prefix: mac._with_agent(agent) for prefix, agent in mac.agent.executions().items()}
+
+    def for_execution(self) -> "BasicMAC":
+        """The controller that is deployed."""
+        return self.executions()[""]
+
+    def _with_agent(self, agent: Agent) -> "BasicMAC":
+        if agent is self.agent:
+            return self
+        mac = copy.deepcopy(self)
+        mac.agent = agent
+        return mac
+
+    @torch.no_grad()
+    def diagnostics(self, batch: EpisodeBatch, t_env: int) -> dict[str, Tensor]:
+        """What to record about a batch of training. Costs passes of its own, so it is for log steps alone.
+
+        Beside the agent's own, ``<prefix>action_agreement``: how often agents that have a choice would choose in that
+        execution as in the deployed one.
+        """
+        steps = PackedSteps.of(batch)
+        inputs, alive = self.agent_inputs(batch, steps), self.alive_in(batch, steps)
+        metrics: dict[str, Tensor] = self.agent.diagnostics(inputs, alive, steps.acted, t_env)
+        others = self.agent.executions()
+        if len(others) == 1:
+            return metrics
+        hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
+        avail = steps.pack(batch["avail_actions"])
+        actions = {
+            prefix: greedy(agent(inputs, hidden, steps.counts, alive)[0][0], avail)[steps.acted]
+            for prefix, agent in others.items()
+        }  # [R, N]
+        deployed, chooses = actions.pop(""), steps.pack(choosing(self.spec, batch))[steps.acted]
+        agreement = {prefix: (taken == deployed)[chooses].float().mean() for prefix, taken in actions.items()}
+        return metrics | {f"{prefix}action_agreement": share for prefix, share in agreement.items()}
 
     def metrics(self, t_env: int) -> dict[str, float]:
         """What to record about exploration now."""

@@ -1,6 +1,7 @@
 """Agents that read a message: what an encoder makes of the whole team's histories."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -59,32 +60,34 @@ class CommMAC(BasicMAC):
         if not self.comm:
             return super().step(step, state)
         inputs, hidden = self.inputs(step["obs"], state["last_actions"]), state["hidden"].transpose(0, 1)
-        return self._run(_with_message(inputs, self.encode(hidden[0])), hidden, [inputs.shape[0]])
+        inputs = _with_message(inputs, self.encode(hidden[0]))
+        return self._run(inputs, hidden, [inputs.shape[0]], self.alive_now(step))
 
-    def unroll_packed(self, batch: EpisodeBatch, steps: PackedSteps) -> tuple[Tensor, Tensor]:
-        """As ``TeamNetwork.unroll_packed``. Messages depend on the histories and these on messages, one after another.
+    def agent_inputs(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
+        """As ``TeamNetwork.agent_inputs``. Messages depend on the histories and these on messages, one after another.
 
         A first pass finds the histories step by step, without gradient, since none flows through them into messages;
-        the second knows every message and runs over the whole batch at once.
+        then every message is known, and the network can run over the whole batch at once.
         """
+        inputs = super().agent_inputs(batch, steps)
         if not self.comm:
-            return super().unroll_packed(batch, steps)
-        inputs = self.inputs.of_batch(batch, steps)
+            return inputs
         hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
-        z = self.encode(self._histories_before(inputs, hidden, steps.counts))
-        return self._run(_with_message(inputs, z), hidden, steps.counts)
+        before = self._histories_before(inputs, hidden, steps.counts, self.alive_in(batch, steps))
+        return _with_message(inputs, self.encode(before))
 
     @torch.no_grad()
-    def _histories_before(self, inputs: Tensor, hidden: Tensor, counts: list[int]) -> Tensor:
+    def _histories_before(self, inputs: Tensor, hidden: Tensor, counts: list[int], alive: Tensor | None) -> Tensor:
         """Copy 0's states before each step: inputs ``[P, N, d]``, hidden ``[M, B, N, H]`` -> ``[P, N, H]``."""
-        before = []
-        for rows in inputs.split(counts):
+        before: list[Tensor] = []
+        living: Sequence[Tensor | None] = [None] * len(counts) if alive is None else alive.split(counts)
+        for rows, alive_now in zip(inputs.split(counts), living, strict=True):
             hidden = hidden[:, : len(rows)]
             before.append(hidden[0])
-            _, hidden = self._run(_with_message(rows, self.encode(hidden[0])), hidden, [len(rows)])
+            _, hidden = self._run(_with_message(rows, self.encode(hidden[0])), hidden, [len(rows)], alive_now)
         return torch.cat(before)
 
-    def for_execution(self) -> BasicMAC:
+    def acting_part(self) -> BasicMAC:
         """A snapshot without the decoder: agents send the message, and nobody reads the state out of it."""
         mac = copy.deepcopy(self)
         mac.decoder = None

@@ -117,7 +117,7 @@ class S2QMAC(CommMAC):
         drawn = torch.multinomial(p.flatten(0, -2), 1).view(p.shape[0], -1)  # [B, 1 or N]
         return drawn.expand(-1, N)
 
-    def for_execution(self) -> BasicMAC:
+    def acting_part(self) -> BasicMAC:
         """A plain controller holding a snapshot of copy 0: no other copy, no decoder, no state.
 
         Under S2Q-Comm it also holds the encoder.
@@ -126,11 +126,11 @@ class S2QMAC(CommMAC):
             mac = self._build_execution()
         if isinstance(mac, CommMAC):
             mac.decoder = None
-        mac.load_state_dict(self.execution_state())
-        return mac.to(self.agent.fc_in.weight)
+        mac.load_state_dict(self.acting_state())
+        return mac.to(next(self.agent.parameters()))
 
-    def execution_state(self) -> dict[str, Tensor]:
-        """The state dict of ``for_execution()``, as it is now."""
+    def acting_state(self) -> dict[str, Tensor]:
+        """The state dict of ``acting_part()``, as it is now."""
         state = {f"agent.{name}": value for name, value in copy_state_dict(self.agent, 0).items()}
         if self.comm:
             state |= {f"encoder.{name}": value.detach().clone() for name, value in self.encoder.state_dict().items()}
@@ -146,5 +146,5 @@ class S2QMAC(CommMAC):
         return state_hat, log_p
 
     def auxiliary_losses(self, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor) -> dict[str, Tensor]:
-        """None: S2Q's learner trains the decoder's two heads together, since it alone knows P."""
+        """None of the controller's: S2Q's learner trains the decoder's two heads together, since it alone knows P."""
         return {}

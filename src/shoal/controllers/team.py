@@ -70,13 +70,25 @@ class TeamNetwork(nn.Module):
     def step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
         """One step of the network: outputs ``[M, B, N, A]``, recurrent state ``[M, B, N, H]``."""
         inputs, hidden = self.inputs(step["obs"], state["last_actions"]), state["hidden"].transpose(0, 1)
-        return self._run(inputs, hidden, [inputs.shape[0]])
+        return self._run(inputs, hidden, [inputs.shape[0]], self.alive_now(step))
 
     def unroll_packed(self, batch: EpisodeBatch, steps: PackedSteps) -> tuple[Tensor, Tensor]:
         """Outputs ``[M, P, N, A]`` and recurrent states ``[M, P, N, H]`` of every copy, for the real steps alone."""
         hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
-        return self._run(self.inputs.of_batch(batch, steps), hidden, steps.counts)
+        return self._run(self.agent_inputs(batch, steps), hidden, steps.counts, self.alive_in(batch, steps))
 
-    def _run(self, inputs: Tensor, hidden: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
-        outputs, states = self.agent(inputs, hidden, counts)
+    def agent_inputs(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
+        """All that the agent reads, for all real steps: ``[P, N, d]``."""
+        return self.inputs.of_batch(batch, steps)
+
+    def alive_now(self, step: TensorDict) -> Tensor | None:
+        """Who is alive, ``[B, N]``, if the agent needs to know."""
+        return step["alive"] if self.agent.reads_alive else None
+
+    def alive_in(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor | None:
+        """Who is alive in the real steps, ``[P, N]``, if the agent needs to know."""
+        return steps.pack(batch["alive"]) if self.agent.reads_alive else None
+
+    def _run(self, inputs: Tensor, hidden: Tensor, counts: list[int], alive: Tensor | None) -> tuple[Tensor, Tensor]:
+        outputs, states = self.agent(inputs, hidden, counts, alive)
         return outputs, states

@@ -91,16 +91,9 @@ class Learner(nn.Module):
         """Create the networks beside the controller."""
         raise NotImplementedError
 
-    def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
-        """The scalar to minimise, and what to record."""
+    def loss(self, batch: EpisodeBatch, t_env: int = 0) -> tuple[Tensor, Metrics]:
+        """The scalar to minimise, and what to record. ``t_env``: environment steps done so far (schedules)."""
         raise NotImplementedError
-
-    def with_auxiliary(
-        self, loss: Tensor, metrics: Metrics, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor
-    ) -> tuple[Tensor, Metrics]:
-        """The loss and the metrics with what the controller adds to them."""
-        added = self.controller.auxiliary_losses(batch, steps, histories)
-        return sum(added.values(), loss), metrics | {name: value.detach() for name, value in added.items()}
 
     def make_mixer(self, make: Make, copies: int = 1) -> nn.Module:
         """The mixer that the settings name, for this team."""
@@ -138,8 +131,8 @@ class Learner(nn.Module):
         return target.requires_grad_(False)
 
     def train_on(self, batch: EpisodeBatch, t_env: int, episode: int) -> Metrics:
-        """One gradient step. ``episode`` counts the episodes collected so far (target updates)."""
-        loss, metrics = self.loss(batch)
+        """One gradient step after ``t_env`` environment steps (schedules) and ``episode`` episodes (target updates)."""
+        loss, metrics = self.loss(batch, t_env)
         self.optimiser.zero_grad()
         loss.backward()
         parameters = self.optimiser.param_groups[0]["params"]
@@ -175,6 +168,11 @@ class Learner(nn.Module):
         self.optimiser.load_state_dict(copy.deepcopy(state))
         for group, settings in zip(self.optimiser.param_groups, now, strict=True):
             group.update(settings)
+
+
+def with_auxiliary(loss: Tensor, metrics: Metrics, added: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+    """The loss and the metrics with the losses that the controller adds to them (``unroll_for_loss``)."""
+    return sum(added.values(), loss), metrics | {name: value.detach() for name, value in added.items()}
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:

@@ -9,19 +9,22 @@ from torch import Tensor
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.team import Make
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
+from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
 
 
 @dataclass(frozen=True)
 class QLearnerSettings(LearnerSettings):
     mixer: Annotated[str | None, "how utilities become a joint value; null trains every agent alone (IQL)"] = "qmix"
+    td_loss: Annotated[float, "coefficient of the mean squared TD error (PyMARL2: 0.5; PyMARL: 1)"] = 0.5
     double_q: Annotated[bool, "choose the bootstrap action with the online network"] = True
 
 
 class QLearner(Learner):
     """Q-learning on a joint value (VDN, QMIX, QPLEX), or on every agent's own where there is no mixer (IQL).
 
-    V_t = Q'(s_t, argmax_u Q(s_t, u)),   y = TD(lambda) of V,   L = 1/2 mean (Q(u) - y)^2
+    V_t = Q'(s_t, argmax_u Q(s_t, u)),   y = TD(lambda) of V,   L = c mean (Q(u) - y)^2
+
+    c is ``td_loss``; where a controller or its agent brings losses of its own, they are added.
     """
 
     Settings = QLearnerSettings
@@ -33,11 +36,11 @@ class QLearner(Learner):
             self.mixer = self.make_mixer(make)
             self.target_mixer = self.target_of(self.mixer)
 
-    def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: EpisodeBatch, t_env: int = 0) -> tuple[Tensor, Metrics]:
         steps = PackedSteps.with_value(batch)
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted, actions = steps.acted, steps.pack(batch["actions"])
-        values, histories = self.controller.unroll_packed(batch, steps)  # [1, P, N, A], [1, P, N, H]
+        values, _, added = self.controller.unroll_for_loss(batch, steps, t_env)  # [1, P, N, A]
         taken = chosen(values[:, acted], actions[acted])  # [1, R, N]
 
         with torch.no_grad():
@@ -57,11 +60,11 @@ class QLearner(Learner):
         y = self.targets(batch, steps, v)
 
         td_error = q - y
-        loss = 0.5 * td_error.square().mean()
+        loss = self.settings.td_loss * td_error.square().mean()
         metrics = {
             "loss_td": loss.detach(),
             "td_error_abs": td_error.detach().abs().mean(),
             "q_taken_mean": q.detach().mean(),
             "target_mean": y.mean(),
         }
-        return self.with_auxiliary(loss, metrics, batch, steps, histories)
+        return with_auxiliary(loss, metrics, added)

@@ -15,7 +15,7 @@ from shoal.components.diagnostics import candidate_shares
 from shoal.controllers.s2q import S2QMAC
 from shoal.controllers.team import Make
 from shoal.learners.central import CentralValue, OwnValue
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
+from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
 from shoal.learners.wqmix import optimistic_weight
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import UserError
@@ -85,13 +85,13 @@ class S2QLearner(Learner):
             self.central = CentralValue(self.spec, make)
             self.target_star = self.target_of(self.central)
         else:
-            own = OwnValue(self.controller.for_execution(), self.make_mixer(make))
+            own = OwnValue(self.controller.acting_part(), self.make_mixer(make))
             self.target_star = self.target_following(own, self._own_state)
         self.controller.promise = self.promise
 
     def _own_state(self) -> dict[str, Tensor]:
         """Copy 0 as an ``OwnValue`` holds it."""
-        mac, mixer = self.controller.execution_state(), copy_state_dict(self.mixer, 0)
+        mac, mixer = self.controller.acting_state(), copy_state_dict(self.mixer, 0)
         return {f"mac.{name}": v for name, v in mac.items()} | {f"mixer.{name}": v for name, v in mixer.items()}
 
     def promise(self, step: TensorDict, state: TensorDict, candidates: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,13 +103,13 @@ class S2QLearner(Learner):
         values = self.target_star(utilities, candidates, step["state"])
         return (values / self.settings.T).softmax(0).T, hidden.transpose(0, 1)
 
-    def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: EpisodeBatch, t_env: int = 0) -> tuple[Tensor, Metrics]:
         cfg = self.settings
         steps = PackedSteps.with_value(batch)
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted = steps.acted
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
-        values, histories = self.controller.unroll_packed(batch, steps)  # [M, P, N, A], [M, P, N, H]
+        values, histories, added = self.controller.unroll_for_loss(batch, steps, t_env)  # [M, P, N, A], [M, P, N, H]
         candidates = greedy(values.detach(), avail)  # a_k: [M, P, N]
         values_at = self.target_star(self.target_star.utilities(batch, steps), candidates, state)  # [M, P]
         y = self.targets(batch, steps, values_at[:1])[0]  # [R]
@@ -172,7 +172,7 @@ class S2QLearner(Learner):
             loss_star = (q_star - y).square().mean()
             metrics["loss_central"] = loss_star.detach()
             loss = loss + loss_star
-        return self.with_auxiliary(loss, metrics, batch, steps, histories)
+        return with_auxiliary(loss, metrics, added)
 
 
 def identified_earlier(match: Tensor) -> Tensor:

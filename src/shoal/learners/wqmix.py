@@ -10,7 +10,7 @@ from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.team import Make
 from shoal.learners.central import CentralValue
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen
+from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
 from shoal.utils.errors import UserError
 
 
@@ -46,13 +46,13 @@ class WQMIXLearner(Learner):
         self.central = CentralValue(self.spec, make)
         self.target_central = self.target_of(self.central)
 
-    def loss(self, batch: EpisodeBatch) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: EpisodeBatch, t_env: int = 0) -> tuple[Tensor, Metrics]:
         s = self.settings
         steps = PackedSteps.with_value(batch)
         state, avail = steps.pack(batch["state"]), steps.pack(batch["avail_actions"])  # [P, S], [P, N, A]
         acted = steps.acted
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
-        values, histories = self.controller.unroll_packed(batch, steps)  # [1, P, N, A], [1, P, N, H]
+        values, _, added = self.controller.unroll_for_loss(batch, steps, t_env)  # [1, P, N, A]
         best = greedy(values.detach(), avail)  # [1, P, N]
         maxima = chosen(values.detach(), best)[:, acted]
         q_tot = self.mixer(chosen(values[:, acted], actions), state_acted, maxima, actions.unsqueeze(0))[0]  # [R]
@@ -79,7 +79,7 @@ class WQMIXLearner(Learner):
             "w_to_use": weight.mean(),
         }
         loss = s.qmix_loss * loss_td + s.central_loss * loss_central
-        return self.with_auxiliary(loss, metrics, batch, steps, histories)
+        return with_auxiliary(loss, metrics, added)
 
 
 def optimistic_weight(q: Tensor, y: Tensor, w: float) -> Tensor:

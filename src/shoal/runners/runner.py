@@ -257,6 +257,8 @@ def _live_rows(
     step = {"obs": torch.as_tensor(observation["obs"][live], dtype=torch.float32, device=device)}
     if "avail_actions" in observation:
         step["avail_actions"] = torch.as_tensor(observation["avail_actions"][live], device=device).bool()
+    if "alive" in observation:
+        step["alive"] = torch.as_tensor(observation["alive"][live], device=device).bool()
     if with_state:
         step["state"] = torch.as_tensor(observation["state"][live], dtype=torch.float32, device=device)
     return TensorDict(step, batch_size=[len(live)])

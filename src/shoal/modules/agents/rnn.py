@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from shoal.modules.agents.agent import Agent
 from shoal.modules.layers.gru import StackedGRU
 from shoal.modules.layers.stacked import StackedLinear
 
@@ -18,7 +19,7 @@ class RNNAgentSettings:
             raise ValueError(f"rnn_hidden_dim={self.rnn_hidden_dim} is out of range: it must be at least 1.")
 
 
-class RNNAgent(nn.Module):
+class RNNAgent(Agent):
     """Recurrent utility network (Linear, ReLU, GRU, Linear), one set of parameters for the whole team.
 
     Holds ``copies`` = M independent networks that read the same inputs (S2Q's sub-values; M = 1 elsewhere).
@@ -34,16 +35,10 @@ class RNNAgent(nn.Module):
         self.rnn = StackedGRU(copies, self.hidden_dim, self.hidden_dim)
         self.fc_out = StackedLinear(copies, self.hidden_dim, output_dim)
 
-    def initial_hidden(self, batch_size: int, n_agents: int) -> Tensor:
-        """Zeros ``[M, B, N, H]``."""
-        return self.fc_in.weight.new_zeros(self.copies, batch_size, n_agents, self.hidden_dim)
-
-    def forward(self, inputs: Tensor, hidden: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
-        """Run over packed steps: ``counts[t]`` teams at step t, never more than at the step before.
-
-        Shapes: inputs ``[P, N, d]`` with P = sum(counts), hidden ``[M, counts[0], N, H]`` -> outputs ``[M, P, N, A]``
-        and the recurrent states after every step ``[M, P, N, H]``.
-        """
+    def forward(
+        self, inputs: Tensor, hidden: Tensor, counts: list[int], alive: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See ``Agent.forward``."""
         P, N, d = inputs.shape
         M, H = self.copies, self.hidden_dim
         x = self.fc_in(inputs.reshape(1, P * N, d)).relu_()

@@ -17,22 +17,26 @@ from torch import Tensor, nn
 class StackedLinear(nn.Module):
     """M independent linear layers.
 
-    Every slice starts as ``torch.nn.Linear`` does: weights and biases uniform in +-1/sqrt(in_features).
+    Every slice starts as ``torch.nn.Linear`` does: weights and biases (if any) uniform in +-1/sqrt(in_features).
 
     Shapes: ``[M or 1, R, in_features] -> [M, R, out_features]``.
     """
 
-    def __init__(self, copies: int, in_features: int, out_features: int) -> None:
+    def __init__(self, copies: int, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(in_features)
         self.copies = copies
+        self.bias: nn.Parameter | None = None
         self.weight = nn.Parameter(torch.empty(copies, out_features, in_features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(copies, out_features).uniform_(-bound, bound))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(copies, out_features).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.copies == 1:
-            return nn.functional.linear(x, self.weight[0], self.bias[0])
+            return nn.functional.linear(x, self.weight[0], None if self.bias is None else self.bias[0])
         x = x.expand(self.copies, -1, -1)
+        if self.bias is None:
+            return x @ self.weight.mT
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
 
 

@@ -13,6 +13,11 @@ from shoal.modules.layers.stacked import StackedLinear, StackedMLP
 class QMixerSettings:
     mixing_embed_dim: Annotated[int, "width of the mixing network's hidden layer"] = 32
     hypernet_embed: Annotated[int, "hidden width of the hypernetworks that produce the mixing weights"] = 64
+    hypernet_layers: Annotated[int, "layers of these hypernetworks; with 1 there is nothing hidden in them"] = 2
+
+    def __post_init__(self) -> None:
+        if self.hypernet_layers < 1:
+            raise ValueError(f"hypernet_layers={self.hypernet_layers} is out of range: it must be at least 1.")
 
 
 class QMixer(nn.Module):
@@ -29,11 +34,11 @@ class QMixer(nn.Module):
     ) -> None:
         super().__init__()
         self.copies = copies
-        E, hidden = settings.mixing_embed_dim, settings.hypernet_embed
+        E, hidden = settings.mixing_embed_dim, [settings.hypernet_embed] * (settings.hypernet_layers - 1)
         self.embed_dim = E
-        self.hyper_w1 = StackedMLP(copies, [state_dim, hidden, n_agents * E])
+        self.hyper_w1 = StackedMLP(copies, [state_dim, *hidden, n_agents * E])
         self.hyper_b1 = StackedLinear(copies, state_dim, E)
-        self.hyper_w2 = StackedMLP(copies, [state_dim, hidden, E])
+        self.hyper_w2 = StackedMLP(copies, [state_dim, *hidden, E])
         self.hyper_b2 = StackedMLP(copies, [state_dim, E, 1])
 
     def forward(self, qs: Tensor, state: Tensor, maxima: Tensor | None = None, actions: Tensor | None = None) -> Tensor:

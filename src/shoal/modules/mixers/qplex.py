@@ -17,8 +17,11 @@ class QPLEXMixerSettings:
     num_kernel: Annotated[int, "attention heads of the weights on the advantages"] = 4
     hypernet_embed: Annotated[int, "hidden width of the hypernetworks that transform the utilities"] = 64
     adv_hypernet_embed: Annotated[int, "hidden width of the attention heads"] = 64
+    adv_hypernet_layers: Annotated[int, "layers of the attention heads; with 1 there is nothing hidden in them"] = 2
 
     def __post_init__(self) -> None:
+        if self.adv_hypernet_layers < 1:
+            raise ValueError(f"adv_hypernet_layers={self.adv_hypernet_layers} is out of range: it must be at least 1.")
         if self.num_kernel < 1:
             raise ValueError(f"num_kernel={self.num_kernel} is out of range: QPLEX needs at least one attention head.")
 
@@ -41,13 +44,14 @@ class QPLEXMixer(nn.Module):
     ) -> None:
         super().__init__()
         self.copies, self.heads, self.n_actions = copies, settings.num_kernel, n_actions
-        hidden, H = settings.adv_hypernet_embed, copies * settings.num_kernel
+        hidden = [settings.adv_hypernet_embed] * (settings.adv_hypernet_layers - 1)
+        H = copies * settings.num_kernel
         self.hyper_w = StackedMLP(copies, [state_dim, settings.hypernet_embed, n_agents])
         self.hyper_b = StackedMLP(copies, [state_dim, settings.hypernet_embed, n_agents])
         # The heads lie along the copies' axis: [M * heads, ...].
-        self.key = StackedMLP(H, [state_dim, hidden, 1])
-        self.agents = StackedMLP(H, [state_dim, hidden, n_agents])
-        self.actions = StackedMLP(H, [state_dim + n_agents * n_actions, hidden, n_agents])
+        self.key = StackedMLP(H, [state_dim, *hidden, 1])
+        self.agents = StackedMLP(H, [state_dim, *hidden, n_agents])
+        self.actions = StackedMLP(H, [state_dim + n_agents * n_actions, *hidden, n_agents])
 
     def forward(self, qs: Tensor, state: Tensor, maxima: Tensor, actions: Tensor) -> Tensor:
         """Joint values ``[M, R]`` or, of C candidates under one mixer, ``[C, R]``.
