@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Each test process starts others of its own.
 CORES := $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 
-.PHONY: setup train test test-fast lint bench clean
+.PHONY: setup train reproduce-s2q-matrix reproduce-s2q-exploration test test-fast lint bench clean
 
 setup: .venv/installed
 
@@ -24,6 +24,13 @@ setup: .venv/installed
 train: setup
 	$(BIN)/python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=200000 batch_size=32 \
 	    updates_per_rollout=4 lr=0.0005 td_lambda=0.3 epsilon_anneal_time=50000 test_interval=25000 test_nepisode=96 seed=1
+
+# Figures 1 and D.1 of the S2Q paper: pictures and a table beside its claims. Interrupted, they go on where they were.
+reproduce-s2q-matrix: setup
+	$(BIN)/python -m shoal.analysis.payoff_game --seeds 10 --jobs 2 --out results/s2q_matrix
+
+reproduce-s2q-exploration: setup
+	$(BIN)/python -m shoal.analysis.payoff_exploration --seeds 3 --jobs 2 --out results/s2q_exploration
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
