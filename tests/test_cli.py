@@ -552,11 +552,11 @@ class ScaledSum(nn.Module):
 
     Settings = ScaledSumSettings
 
-    def __init__(self, settings, n_agents, state_dim, copies=1):
+    def __init__(self, settings, n_agents, state_dim, n_actions, copies=1):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(settings.first_scale))
 
-    def forward(self, q, state):
+    def forward(self, q, state, maxima, actions):
         return self.scale * q.sum(-1)
 
 

@@ -427,6 +427,8 @@ def launch(tmp_path, body, beat="slow", capture="sys"):
         stderr=subprocess.STDOUT,
         env=environment,
         text=True,
+        # Tests that a shell put into the background inherit that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
