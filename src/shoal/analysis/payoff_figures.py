@@ -104,7 +104,7 @@ def draw_shares(
     handles, names = grid.flat[0].get_legend_handles_labels()
     line = grid.flat[0].lines[0]
     figure.legend(
-        [*handles, line], [*names, "payoffs move"], loc="outside lower center", ncols=len(names) + 1, frameon=False
+        [*handles, line], [*names, "payoffs move"], loc="outside upper center", ncols=len(names) + 1, frameon=False
     )
     figure.supxlabel("environment steps", fontsize=10)
     figure.supylabel("share of seeds", fontsize=10)
