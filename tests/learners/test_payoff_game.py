@@ -1,14 +1,15 @@
-"""The payoff game of s2q.md 9, before its table moves: whom the safe action traps, and who finds the best one."""
+"""The payoff game of s2q.md 9: whom the safe action traps, who finds the best one, and who follows it when it moves."""
 
 from typing import Any
 
-import gymnasium as gym
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from tensordict import TensorDict
 from torch import Tensor
 
+from shoal.analysis import payoff_runs
+from shoal.analysis.payoff_game import ENV, METHODS, T_MAX
+from shoal.analysis.payoff_runs import Record, plan
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
 from shoal.components.replay import ReplayBuffer
@@ -16,26 +17,18 @@ from shoal.config.settings import RunSettings
 from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
-from shoal.runners.runner import Runner, RunnerSettings
-from shoal.runners.workers import EnvFactory
+from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 
 CPU = torch.device("cpu")
 QUICK = {"lr": 2e-3, "target_update_interval": 200, "epsilon_anneal_time": 1500, "obs_agent_id": True}
 AA, BB, CC = [0, 0], [1, 1], [2, 2]
 
 
-class InProcess(Runner):
-    """Eight copies of the game without worker processes."""
-
-    def make_env(self, env_class: type[gym.Env], env_settings: Any) -> VectorEnv:
-        return SyncVectorEnv([EnvFactory(env_class, env_settings)] * 8, autoreset_mode=AutoresetMode.DISABLED)
-
-
 def train(seed: int, steps: int = 4000, **settings: Any) -> tuple[Learner, Tensor]:
     """The learner after ``steps``, and the greedy joint action of each of its copies: ``[M, N]``."""
     torch.manual_seed(seed)
     run = RunSettings({"env": "matrix_game", **QUICK, **settings}, ExperimentSettings)
-    runner = InProcess(RunnerSettings(), MatrixGameEnv, MatrixGameSettings(), seed)
+    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=8), MatrixGameEnv, MatrixGameSettings(), seed)
     learner: Learner = run.make("learner", spec=runner.spec, make=run.make)
     buffer = ReplayBuffer(runner.scheme(learner.controller), 2000, runner.spec.episode_limit, CPU, seed)
     for t_env in range(0, steps, 8):
@@ -75,3 +68,37 @@ def test_sub_values_hold_the_three_best_actions_in_order(seed: int) -> None:
     step = TensorDict(fields, batch_size=[1])
     state = execution.initial_state(1)
     assert execution.select_actions(step, state, 0, test_mode=True)[0]["actions"].tolist() == [AA]
+
+
+# The table moves after 4,000 steps; 4,000 follow.
+
+
+def moved(name: str, seed: int) -> Record:
+    """The run of one seed in the command that reproduces figure 1."""
+    (method,) = [m for m in METHODS if m.name == name]
+    return Record(payoff_runs.train(plan([method], ENV, T_MAX, seeds=seed + 1)[-1]))
+
+
+@pytest.mark.slow
+def test_s2q_follows_the_optimum() -> None:
+    runs = [moved("s2q", seed) for seed in (0, 1, 2)]
+    assert [run.greedy[run.shift] for run in runs] == [["AA", "BB", "CC"]] * 3
+    assert sum(run.after == "CC" for run in runs) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("qmix", ["BB"], ["BB"]), ("cw_qmix", ["AA"], ["AA"]), ("ow_qmix", ["AA", "BB"], None)],
+)
+def test_what_retains_no_other_action_does_not(name: str, before: list[str], after: list[str] | None) -> None:
+    run = moved(name, 0)
+    assert run.before in before
+    assert run.after != "CC"
+    assert after is None or run.after in after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["s2q_K0", "s2q_no_soft"])
+def test_s2q_without_its_sub_values_or_without_following_them_does_not(name: str) -> None:
+    assert moved(name, 0).after != "CC"
