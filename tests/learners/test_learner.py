@@ -187,7 +187,7 @@ def test_continuous_actions_are_refused(make_learner: MakeLearner, spec: TeamSpe
         make_learner(spec=continuous, **algorithm)
 
 
-@pytest.mark.parametrize("settings", [{"gamma": 1.1}, {"td_lambda": -0.1}, {"lr": 0.0}])
+@pytest.mark.parametrize("settings", [{"gamma": 1.1}, {"td_lambda": -0.1}, {"lr": 0.0}, {"lr_finish": 0.0}])
 def test_impossible_settings(make_learner: MakeLearner, settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(settings))):
         make_learner(learner="q_learner", **settings)
@@ -199,6 +199,15 @@ def test_optimisers_take_their_settings(make_learner: MakeLearner) -> None:
     rmsprop = make_learner(learner="q_learner", optimizer="rmsprop", optim_alpha=0.9, optim_eps=1e-4).optimiser
     assert isinstance(rmsprop, torch.optim.RMSprop)
     assert (rmsprop.defaults["alpha"], rmsprop.defaults["eps"]) == (0.9, 1e-4)
+
+
+def test_learning_rate_goes_down_with_the_steps(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+    learner = make_learner(learner="q_learner", lr=0.1, lr_finish=0.01, lr_anneal_time=100)
+    rates = []
+    for t_env in (0, 50, 100, 500):
+        learner.train_on(make_batch(), t_env=t_env, episode=0)
+        rates.append(learner.optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.055, 0.01, 0.01])
 
 
 def test_chosen_gathers_with_broadcast_axes() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shoal.components.batch import EpisodeBatch, PackedSteps, transition_mask
 from shoal.components.returns import td_lambda
+from shoal.components.schedules import LinearSchedule
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.team import Make
@@ -24,6 +25,8 @@ class LearnerSettings:
     gamma: Annotated[float, "discount factor"] = 0.99
     td_lambda: Annotated[float, "lambda of the TD(lambda) targets; 0 is one-step Q-learning"] = 0.6
     lr: Annotated[float, "learning rate"] = 0.001
+    lr_finish: Annotated[float | None, "learning rate after lr_anneal_time steps; null keeps lr throughout"] = None
+    lr_anneal_time: Annotated[int, "environment steps over which the learning rate goes from lr to lr_finish"] = 1000000
     optimizer: Annotated[Literal["adam", "rmsprop"], "optimiser of all parameters together"] = "adam"
     optim_alpha: Annotated[float, "smoothing constant, rmsprop only"] = 0.99
     optim_eps: Annotated[float, "term added to the denominator, rmsprop only (adam uses 1e-8)"] = 1e-5
@@ -34,9 +37,10 @@ class LearnerSettings:
         for name in ("gamma", "td_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} is out of range: give a number from 0 to 1.")
-        for name in ("lr", "grad_norm_clip", "target_update_interval"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be positive.")
+        for name in ("lr", "lr_finish", "lr_anneal_time", "grad_norm_clip", "target_update_interval"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name}={value} is out of range: it must be positive.")
 
 
 class Learner(nn.Module):
@@ -63,6 +67,8 @@ class Learner(nn.Module):
         self._followed: list[tuple[nn.Module, Callable[[], dict[str, Any]]]] = []
         self.build(make)
         trained = [p for p in self.parameters() if p.requires_grad]
+        finish = settings.lr if settings.lr_finish is None else settings.lr_finish
+        self._lr = LinearSchedule(settings.lr, finish, settings.lr_anneal_time)
         self.optimiser: torch.optim.Optimizer
         if settings.optimizer == "adam":
             self.optimiser = torch.optim.Adam(trained, lr=settings.lr, fused=True)
@@ -137,6 +143,8 @@ class Learner(nn.Module):
         loss.backward()
         parameters = self.optimiser.param_groups[0]["params"]
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.settings.grad_norm_clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._lr(t_env)
         self.optimiser.step()
         self.n_updates += 1
         if episode - int(self.last_target_update) >= self.settings.target_update_interval:
