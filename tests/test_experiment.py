@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from runners.launch import all_gone, environment, in_process, read_json, start, wait_until, workers_of
+from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
 from runners.team_env import FAILED_REWARD
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
@@ -210,15 +210,40 @@ SLOW = "env: runners.team_env:TeamEnv\nenv_args:\n  step_s: 120\n"
 
 
 @pytest.mark.filterwarnings("ignore:.*ERROR")
-def test_an_exception_in_the_environment_fails_the_run_and_leaves_no_process(tmp_path):
+def test_an_environment_that_raises_again_and_again_ends_the_run_with_a_checkpoint(tmp_path, capfd):
+    (tmp_path / "failing.yaml").write_text(FAILING)
+    args = ["--config=qmix", "--env-config=failing.yaml", "with", "batch_size_run=2", "max_env_restarts=3"]
+    assert in_process(tmp_path, *args) == 1
+    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
+    err = capfd.readouterr().err
+    (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "failed 3 times in a row (last: RuntimeError: the game fell over)" in sentence
+    assert "resume=" in sentence
+    assert err.count("Traceback") == 1  # the worker's, once
+    assert list((tmp_path / "results" / "models").glob("*/*.pt"))
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "FAILED"
+
+
+def test_an_exception_in_an_environment_of_this_process_is_raised_as_it_is(tmp_path):
     (tmp_path / "failing.yaml").write_text(FAILING)
     with pytest.raises(RuntimeError, match="the game fell over"):
-        in_process(tmp_path, "--config=qmix", "--env-config=failing.yaml", "with", "batch_size_run=2")
-    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
-    record = tmp_path / "results" / "sacred" / "1"
-    run = read_json(record / "run.json")
+        in_process(tmp_path, "--config=qmix", "--env-config=failing.yaml", "with", "runner=episode")
+    run = read_json(tmp_path / "results" / "sacred" / "1" / "run.json")
     assert run["status"] == "FAILED"
     assert any("the game fell over" in line for line in run["fail_trace"])
+
+
+def test_a_run_outlives_workers_that_die(tmp_path):
+    (tmp_path / "faulty.yaml").write_text(
+        "env: runners.team_env:TeamEnv\nenv_args:\n  fault: exit\n  fault_share: 0.1\n  with_game: true\n"
+    )
+    args = ["t_max=60", "batch_size_run=2", "batch_size=4", "test_nepisode=2", "test_interval=100", "seed=1"]
+    logs = ["runner_log_interval=20", "env_restart_every=8", "save_model=False"]
+    assert in_process(tmp_path, "--config=vdn", "--env-config=faulty.yaml", "with", *args, *logs) == 0
+    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
+    points = curves(tmp_path / "results" / "sacred" / "1")
+    assert points["env_restarts"][-1][1] > 0
+    assert not any("episode_failed" in name for name in points)
 
 
 def test_a_run_that_cannot_be_built_leaves_no_process(tmp_path, capsys):

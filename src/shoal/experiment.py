@@ -12,7 +12,7 @@ from shoal.components.replay import ReplayBuffer
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.learners.learner import Learner
-from shoal.runners.runner import Runner
+from shoal.runners.runner import EnvironmentsFailedError, Runner
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
@@ -53,7 +53,9 @@ class ExperimentSettings:
     checkpoint_path: Annotated[str, "folder or file of checkpoints to start from or to evaluate"] = ""
     load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest"] = 0
     evaluate: Annotated[bool, "only test the loaded checkpoint, greedily"] = False
-    save_replay: Annotated[bool, "with evaluate=True: save the first test episode as an animated GIF"] = False
+    save_replay: Annotated[
+        bool, "with evaluate=True: save the first test episode as an animated GIF, and as the game's own replay file"
+    ] = False
     resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with"] = ""
 
     def __post_init__(self) -> None:
@@ -178,11 +180,16 @@ class Experiment:
 
         Raises:
             Interrupted: SIGINT or SIGTERM; a checkpoint was saved first.
+            EnvironmentsFailedError: an environment failed again and again; here too.
         """
         with StopRequest() as stop:
             if self.settings.evaluate:
                 return self._test(stop)
-            return self._train(stop)
+            try:
+                return self._train(stop)
+            except EnvironmentsFailedError as error:
+                path = self.save()
+                raise UserError(f"{error} Go on later with resume={path.parent}." if path else str(error)) from error
 
     def _train(self, stop: StopRequest) -> dict[str, float]:
         s, p = self.settings, self.progress
@@ -233,7 +240,11 @@ class Experiment:
         metrics: dict[str, float] = {}
         for prefix, controller in self.learner.controller.executions().items():
             self.runner.load_state_dict(before)
-            stats = self._test_episodes(controller, before["test"], stop, with_replay=not prefix)
+            try:
+                stats = self._test_episodes(controller, before["test"], stop, with_replay=not prefix)
+            except EnvironmentsFailedError:
+                self.runner.load_state_dict(before)
+                raise
             if stop:  # half a test is no test: a resumed run does it again
                 self.runner.load_state_dict(before)
                 self._stop_if_asked(stop)
@@ -257,8 +268,10 @@ class Experiment:
             torch.manual_seed((s.seed or 0) + first)
             for _ in range(max(1, s.test_nepisode // self.runner.n)):
                 rollout = self.runner.run(controller, self.progress.t_env, test_mode=True, frames=frames)
+                self.progress.env_restarts += rollout.env_restarts
                 if frames:
                     self._save_replay(frames)
+                    self._save_own_replay()
                 frames = None  # the first episode alone
                 for key, values in rollout.stats.items():
                     stats.setdefault(key, []).extend(values)
@@ -274,6 +287,11 @@ class Experiment:
         first, *rest = [Image.fromarray(frame) for frame in frames]
         first.save(path, save_all=True, append_images=rest, duration=125, loop=0)
         self.logger.info(f"replay {path}")
+
+    def _save_own_replay(self) -> None:
+        path = self.runner.save_replay()
+        if path is not None:
+            self.logger.info(f"replay {path}")
 
     def _stop_if_asked(self, stop: StopRequest) -> None:
         if stop.signum is None:

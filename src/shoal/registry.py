@@ -15,6 +15,9 @@ from shoal.utils.errors import UserError
 COMPONENTS: dict[str, dict[str, str]] = {
     "env": {
         "smax": "shoal.envs.smax:SmaxEnv",
+        "sc2": "shoal.envs.sc2:SC2Env",
+        "sc2v2": "shoal.envs.sc2:SC2v2Env",
+        "sc2hard": "shoal.envs.sc2:SC2HardEnv",
         "matrix_game": "shoal.envs.matrix_game:MatrixGameEnv",
         "gymma": "shoal.envs.gymma:GymmaEnv",
         "pettingzoo": "shoal.envs.pettingzoo:PettingZooEnv",

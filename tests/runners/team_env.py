@@ -1,9 +1,12 @@
 """A team environment whose every episode is a function of its seed and its actions, and which can fail on purpose."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import gymnasium
 import numpy as np
@@ -12,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from shoal.runners.workers import EnvFactory
 
+GAME = "import time; time.sleep(600)  # the game of a test"
 FAILED_REWARD = 1000.0
 """Paid only in episodes that fail, so that one of them in a mean cannot be overlooked."""
 
@@ -22,6 +26,10 @@ class TeamEnvSettings:
     continuous: Annotated[bool, "action vectors instead of indices"] = False
     fail_share: Annotated[float, "share of the seeds whose episode cannot be finished"] = 0.0
     raise_at: Annotated[int | None, "step of every episode at which an exception is raised"] = None
+    fault: Annotated[Literal["", "exit", "hang", "raise"], "what happens in a step of the unlucky episodes"] = ""
+    fault_share: Annotated[float, "share of the seeds that are unlucky"] = 1.0
+    fault_at_start: Annotated[bool, "it happens at the episode's start instead"] = False
+    with_game: Annotated[bool, "start a process of its own, as a game would be"] = False
     step_s: Annotated[float, "seconds that a step takes"] = 0.0
     overrun: Annotated[bool, "go on after episode_limit"] = False
 
@@ -49,6 +57,7 @@ class TeamEnv(gymnasium.Env):
             parts["avail_actions"] = spaces.MultiBinary([N, A])
             self.action_space = spaces.MultiDiscrete([A] * N)
         self.observation_space = spaces.Dict(parts)
+        self._game = subprocess.Popen([sys.executable, "-c", GAME]) if settings.with_game else None
 
     def _draw(self) -> np.random.Generator:
         return np.random.default_rng(int.from_bytes(hashlib.sha256(self._history).digest()[:8], "little"))
@@ -73,13 +82,29 @@ class TeamEnv(gymnasium.Env):
         self._length = int(rng.integers(1, self.episode_limit + 1))
         self._terminates = bool(rng.integers(2))
         self._fails = bool(rng.random() < self.settings.fail_share)
+        self._unlucky = bool(rng.random() < self.settings.fault_share)
+        if self.settings.fault_at_start:
+            self._misbehave()
         return self._observation(), {}
+
+    def _misbehave(self) -> None:
+        if not self._unlucky:
+            return
+        match self.settings.fault:
+            case "exit":
+                os._exit(3)
+            case "hang":
+                time.sleep(600)
+            case "raise":
+                raise RuntimeError("the game fell over")
 
     def step(self, action):
         if self.settings.step_s:
             time.sleep(self.settings.step_s)
         if self._steps == self.settings.raise_at:
             raise RuntimeError("the game fell over")
+        if not self.settings.fault_at_start and self._steps == self._length - 1:
+            self._misbehave()
         if not self.settings.continuous:
             available = self._observation()["avail_actions"]
             assert available[np.arange(self.N), action].all(), "an unavailable action was chosen"
@@ -91,6 +116,11 @@ class TeamEnv(gymnasium.Env):
         over = self._steps >= self._length and not self.settings.overrun
         info = {"score": float(self._length), "seed": float(self._seed)} if over else {}
         return self._observation(), reward, over and self._terminates, over and not self._terminates, info
+
+    def close(self):
+        if self._game is not None:
+            self._game.kill()
+            self._game.wait()
 
 
 class SortedTeamEnv(TeamEnv):

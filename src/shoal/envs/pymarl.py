@@ -40,7 +40,7 @@ def _make(settings: PyMARLSettings) -> Any:
         raise UserError(f"env_args.key={settings.key!r} refused env_args.kwargs: {error}.") from error
 
 
-class _PrivateRandomness:
+class PrivateRandomness:
     """The global random streams of `random` and `numpy`, as one environment sees them.
 
     Environments of this kind draw from the global streams. While `entered`, those are this environment's
@@ -94,10 +94,10 @@ class PyMARLEnv(gymnasium.Env):
         UserError: no such class, refused arguments, or no `get_env_info`.
     """
 
-    Settings = PyMARLSettings
+    Settings: type[Any] = PyMARLSettings
 
     def __init__(self, settings: PyMARLSettings, env: Any = None) -> None:
-        self._random = _PrivateRandomness()
+        self._random = PrivateRandomness()
         with self._random.entered():
             self._env = _make(settings) if env is None else env
             try:

@@ -15,7 +15,7 @@ from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
 from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
-from shoal.runners.workers import in_process, in_workers
+from shoal.runners.workers import WorkerVectorEnv, in_process
 from shoal.utils.errors import UserError
 
 TRAIN, TEST = 0, 1
@@ -28,10 +28,24 @@ class RunnerSettings:
         bool, "store a time limit as a true end, without bootstrapping, as SMAC's learners do"
     ] = False
     max_env_restarts: Annotated[int, "give up when an environment fails this many times in a row"] = 10
+    env_timeout_s: Annotated[
+        float, "seconds that a step may take in a worker process before that environment is restarted"
+    ] = 120.0
+    env_start_timeout_s: Annotated[
+        float, "the same for the start of an episode, which may have to launch a game first"
+    ] = 600.0
+    env_restart_every: Annotated[
+        int, "episodes after which a worker process is replaced by a new one, against games that leak memory; 0: never"
+    ] = 0
 
     def __post_init__(self) -> None:
         if self.max_env_restarts < 1:
             raise UserError(f"max_env_restarts={self.max_env_restarts} is out of range: it must be at least 1.")
+        for name in ("env_timeout_s", "env_start_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be positive.")
+        if self.env_restart_every < 0:
+            raise UserError(f"env_restart_every={self.env_restart_every} is out of range: it must be 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,10 @@ class Rollout:
     env_restarts: int = 0
 
 
+class EnvironmentsFailedError(UserError):
+    """An environment that fails again and again; the run saves a checkpoint before it ends."""
+
+
 class Runner:
     """Runs every copy of a vector environment to the end of its episode, feeding the network the live ones only.
 
@@ -71,6 +89,7 @@ class Runner:
         self.settings = settings
         self.seed = seed
         self.env = self.make_env(env_class, env_settings)
+        self._saves_replays = hasattr(env_class, "save_replay")
         try:
             self.n = self.env.num_envs
             self.spec = TeamSpec.from_spaces(
@@ -88,19 +107,23 @@ class Runner:
         """The vector environment that this runner collects from."""
         raise NotImplementedError
 
+    def _in_workers(self, env_class: Any, env_settings: Any, n: int) -> VectorEnv:
+        s = self.settings
+        return WorkerVectorEnv(
+            env_class, env_settings, n, s.env_timeout_s, s.env_start_timeout_s, restart_every=s.env_restart_every
+        )
+
     def _episode_limit(self) -> int:
-        if isinstance(self.env, gym.vector.AsyncVectorEnv | gym.vector.SyncVectorEnv):
+        if isinstance(self.env, gym.vector.SyncVectorEnv):
             return int(self.env.get_attr("episode_limit")[0])
         return int(self.env.episode_limit)  # type: ignore[attr-defined]
 
     def _action_classes(self) -> Mapping[str, Sequence[int]]:
         """What the environment declares; nothing where it declares none."""
-        if not isinstance(self.env, gym.vector.AsyncVectorEnv | gym.vector.SyncVectorEnv):
-            return self.env.action_classes if hasattr(self.env, "action_classes") else {}
-        # Asked for an attribute that it lacks, a worker would end.
-        if not all(self.env.call("has_wrapper_attr", "action_classes")):
-            return {}
-        return self.env.get_attr("action_classes")[0]
+        if isinstance(self.env, gym.vector.SyncVectorEnv):
+            declares = all(self.env.call("has_wrapper_attr", "action_classes"))
+            return self.env.get_attr("action_classes")[0] if declares else {}
+        return getattr(self.env, "action_classes", {})
 
     def scheme(self, controller: BasicMAC) -> Scheme:
         """Fields of the batches that ``run`` returns."""
@@ -118,7 +141,8 @@ class Runner:
             frames: takes a picture of copy 0 (uint8 ``[height, width, 3]``) for every state.
 
         Raises:
-            UserError: the environment failed ``max_env_restarts`` times in a row, or cannot be drawn.
+            EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row.
+            UserError: it cannot be used at all, or cannot be drawn.
         """
         memory = _EpisodeMemory(self.scheme(controller), self.n, self.spec.episode_limit)
         final_infos: list[dict[str, float]] = [{} for _ in range(self.n)]
@@ -128,8 +152,9 @@ class Runner:
             failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos, frames)
             failures += failed
             if failures.max() >= self.settings.max_env_restarts:
-                raise UserError(
-                    f"The environment failed {failures.max()} times in a row: "
+                why = getattr(self.env, "last_failure", "")
+                raise EnvironmentsFailedError(
+                    f"The environment failed {failures.max()} times in a row{f' (last: {why})' if why else ''}: "
                     "see its own messages above, and 'python src/main.py doctor' for what may be missing."
                 )
             pending = failed
@@ -192,15 +217,26 @@ class Runner:
                 return failed
         raise RuntimeError(f"an environment went on after its episode_limit of {self.spec.episode_limit} steps")
 
+    def save_replay(self) -> str | None:
+        """Have copy 0's environment write a replay of its own kind. Returns the file's path; None where it has none."""
+        if not self._saves_replays:
+            return None
+        if isinstance(self.env, WorkerVectorEnv):
+            return str(self.env.call_one(0, "save_replay"))
+        assert isinstance(self.env, gym.vector.SyncVectorEnv)
+        return str(self.env.call("save_replay")[0])
+
     def _draw(self, frames: list[np.ndarray] | None) -> None:
         if frames is None:
             return
-        drawn = self.env.render() if isinstance(self.env, gym.vector.SyncVectorEnv) else None
-        if not drawn or not isinstance(drawn[0], np.ndarray):
-            raise UserError(
-                "save_replay needs runner=episode and an environment that can draw itself (render_mode rgb_array)."
-            )
-        frames.append(drawn[0])
+        drawn: Any = None
+        if isinstance(self.env, gym.vector.SyncVectorEnv):
+            drawn = (self.env.render() or (None,))[0]
+        elif isinstance(self.env, WorkerVectorEnv):
+            drawn = self.env.call_one(0, "render")
+        if not isinstance(drawn, np.ndarray):
+            raise UserError("save_replay needs an environment that can draw itself (render_mode rgb_array).")
+        frames.append(drawn)
 
     def _next_seed(self, stream: int) -> int:
         number = self.episodes_started[stream]
@@ -218,21 +254,17 @@ class Runner:
 
     def close(self) -> None:
         """End the environments and their processes, without waiting long for a step under way."""
-        if isinstance(self.env, gym.vector.AsyncVectorEnv):
-            try:
-                self.env.close(timeout=2.0)
-            except (OSError, EOFError):  # a worker is gone already
-                self.env.close(terminate=True)
-        else:
-            self.env.close()
+        self.env.close()
 
 
 class EpisodeRunner(Runner):
-    """One environment in this process, one episode at a time."""
+    """One environment, one episode at a time: in this process, or in a worker where it may crash or hang."""
 
     Settings = RunnerSettings
 
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
+        if getattr(env_class, "own_process", False):
+            return self._in_workers(env_class, env_settings, 1)
         return in_process(env_class, env_settings)
 
 
@@ -247,7 +279,7 @@ class ParallelRunner(Runner):
         if hasattr(env_class, "make_vector"):
             vector: VectorEnv = env_class.make_vector(env_settings, n)
             return vector
-        return in_workers(env_class, env_settings, n)
+        return self._in_workers(env_class, env_settings, n)
 
 
 def _live_rows(

@@ -1,15 +1,30 @@
-"""Environments in worker processes, over gymnasium's shared-memory vector environment."""
+"""Environments in worker processes that may crash, hang or die without taking the run with them."""
 
+import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import (
+    batch_space,
+    create_shared_memory,
+    read_from_shared_memory,
+    write_to_shared_memory,
+)
+
+from shoal.envs.team import reset_mask
+from shoal.utils.errors import UserError
 
 
 class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
@@ -43,23 +58,9 @@ class EnvFactory:
 
     def __init__(self, env_class: Callable[[Any], gym.Env], settings: Any) -> None:
         self.env_class, self.settings = env_class, settings
-        self.trainer = os.getpid()
 
     def __call__(self) -> gym.Env:
-        if os.getpid() != self.trainer:
-            _become_worker(self.trainer)
         return HoldAtEnd(self.env_class(self.settings))
-
-
-def _become_worker(trainer: int) -> None:
-    """Leave Ctrl-C to the parent, which ends the run in order, and do not outlive it even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != trainer:  # the parent died before the request took effect
-            os._exit(1)
 
 
 def in_process(env_class: Callable[[Any], gym.Env], settings: Any) -> VectorEnv:
@@ -67,14 +68,266 @@ def in_process(env_class: Callable[[Any], gym.Env], settings: Any) -> VectorEnv:
     return SyncVectorEnv([EnvFactory(env_class, settings)], autoreset_mode=AutoresetMode.DISABLED)
 
 
-def in_workers(env_class: Callable[[Any], gym.Env], settings: Any, n: int) -> VectorEnv:
-    """``n`` environments, each in a process of its own.
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    episodes: int = 0
 
-    Spawned, not forked: a fork of a process that runs torch or JAX threads may deadlock.
+    def end(self, patience_s: float = 0.0) -> None:
+        """End the process and all that it started, asking first where there is time."""
+        if patience_s > 0:
+            try:
+                self.pipe.send(("close", None))
+            except OSError:
+                pass
+            else:
+                self.process.join(patience_s)
+        self.pipe.close()
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)  # its game outlives a worker that died
+        except (ProcessLookupError, PermissionError):
+            self.process.kill()
+        self.process.join()
+
+
+class WorkerVectorEnv(VectorEnv):
+    """Copies of an environment, each in a process group of its own, over shared memory.
+
+    A copy that raises an exception, misses its deadline or whose process dies is ended with everything that it started,
+    and replaced. What it was playing ends, truncated, with ``episode_failed`` = 1 in its info: the runner drops such
+    an episode and plays another one, with another seed. A copy whose episode is over waits for its reset.
+
+    Args:
+        env_class: called with ``settings`` in each worker, and once here to learn the spaces.
+        settings: picklable.
+        n: copies.
+        step_timeout_s: seconds that a step may take.
+        start_timeout_s: seconds that building a copy and starting an episode in it may take.
+        restart_every: episodes after which a copy gets a new process; 0 keeps it.
     """
-    return AsyncVectorEnv(
-        [EnvFactory(env_class, settings)] * n,
-        shared_memory=True,
-        context="spawn",
-        autoreset_mode=AutoresetMode.DISABLED,
-    )
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - gymnasium declares it so
+
+    def __init__(
+        self,
+        env_class: Callable[[Any], gym.Env],
+        settings: Any,
+        n: int,
+        step_timeout_s: float = 120.0,
+        start_timeout_s: float = 600.0,
+        restart_every: int = 0,
+    ) -> None:
+        self.num_envs = n
+        self._build = (env_class, settings)
+        self._step_timeout_s, self._start_timeout_s = step_timeout_s, start_timeout_s
+        self._restart_every = restart_every
+        example = env_class(settings)
+        try:
+            self.single_observation_space = example.observation_space
+            self.single_action_space = example.action_space
+            self.episode_limit = int(example.get_wrapper_attr("episode_limit"))
+            self.action_classes = getattr(example, "action_classes", {})
+        finally:
+            example.close()
+        self.observation_space = batch_space(self.single_observation_space, n)
+        self.action_space = batch_space(self.single_action_space, n)
+        # Spawned, not forked: a fork of a process that runs torch or JAX threads may deadlock.
+        self._context = multiprocessing.get_context("spawn")
+        self._shared = create_shared_memory(self.single_observation_space, n, ctx=self._context)
+        self._observations: Any = read_from_shared_memory(self.single_observation_space, self._shared, n)
+        self._workers: list[_Worker] = []
+        self._ends = np.ones((2, n), dtype=bool)  # terminated, truncated
+        self._failed = np.zeros(n, dtype=bool)
+        self.last_failure = ""
+        """What went wrong the last time that a copy was replaced."""
+        try:
+            for i in range(n):
+                self._workers.append(self._start(i))
+        except BaseException:
+            self.close_extras()
+            raise
+
+    def _start(self, index: int) -> _Worker:
+        here, there = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve,
+            args=(index, self._build, there, self._shared, self.single_observation_space, os.getpid()),
+            name=f"environment-{index}",
+            daemon=True,
+        )
+        process.start()
+        there.close()
+        return _Worker(process, here)
+
+    def _replace(self, index: int, why: str) -> None:
+        self.last_failure = why
+        self._workers[index].end()
+        self._workers[index] = self._start(index)
+
+    def _ask(self, requests: dict[int, Any], timeout_s: float) -> dict[int, Any]:
+        """Send each copy its request; the answers of those that give one in time. The others are replaced.
+
+        Raises:
+            UserError: a copy says that it cannot be used at all; waiting or repeating would not help.
+        """
+        deadline = time.monotonic() + timeout_s
+        waiting: dict[Connection, int] = {}
+        answers: dict[int, Any] = {}
+        for i, request in requests.items():
+            waiting[self._workers[i].pipe] = i
+            with contextlib.suppress(OSError):  # it died; what it had to say, or that it is gone, is read below
+                self._workers[i].pipe.send(request)
+        while waiting:
+            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
+            if not ready:
+                for i in waiting.values():
+                    self._replace(i, f"it did not answer within {timeout_s:g} seconds")
+                break
+            for pipe in ready:
+                i = waiting.pop(pipe)  # type: ignore[call-overload]  # wait() returns what it was given
+                try:
+                    kind, answer = self._workers[i].pipe.recv()
+                except (EOFError, OSError):
+                    self._replace(i, "its process died")
+                    continue
+                if kind == "unusable":
+                    raise UserError(answer)
+                if kind == "error":
+                    why, details = answer
+                    if why != self.last_failure:
+                        print(details, file=sys.stderr)
+                    self._replace(i, why)
+                    continue
+                answers[i] = answer
+        return answers
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in the copies of ``options["reset_mask"]`` (all, without one) -> observations, no info.
+
+        A copy that cannot start one is over at the next step, as failed.
+        """
+        options = dict(options or {})
+        mask = reset_mask(options, self.num_envs)
+        options.pop("reset_mask", None)
+        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * self.num_envs
+        chosen = np.flatnonzero(mask).tolist()
+        for i in chosen:
+            worker = self._workers[i]
+            if self._restart_every and worker.episodes >= self._restart_every:
+                worker.end(patience_s=5.0)
+                self._workers[i] = self._start(i)
+            self._workers[i].episodes += 1
+        answers = self._ask({i: ("reset", (seeds[i], options)) for i in chosen}, self._start_timeout_s)
+        for i in chosen:
+            self._ends[:, i] = False
+            self._failed[i] = i not in answers
+        return self._look(), {}
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step the copies whose episode goes on; the others stay at their end, with reward 0."""
+        reward = np.zeros(self.num_envs)
+        ongoing = ~self._ends.any(0)
+        playing = np.flatnonzero(ongoing & ~self._failed).tolist()
+        answers = self._ask({i: ("step", actions[i]) for i in playing}, self._step_timeout_s)
+        infos: dict[str, Any] = {}
+        for i, (paid, terminated, truncated, info) in answers.items():
+            reward[i] = paid
+            self._ends[:, i] = terminated, truncated
+            if terminated or truncated:
+                for key, value in info.items():
+                    self._tell(infos, i, key, value)
+        for i in np.flatnonzero(ongoing).tolist():
+            if i not in answers:
+                self._ends[1, i] = True
+                self._tell(infos, i, "episode_failed", 1.0)
+        self._failed[:] = False
+        terminations, truncations = self._ends.copy()
+        return self._look(), reward, terminations, truncations, infos
+
+    def _tell(self, infos: dict[str, Any], index: int, key: str, value: float) -> None:
+        infos.setdefault(key, np.zeros(self.num_envs))[index] = value
+        infos.setdefault(f"_{key}", np.zeros(self.num_envs, dtype=bool))[index] = True
+
+    def _look(self) -> Any:
+        """What the copies see. Every action of one without an episode counts as available: it is not played."""
+        observations = {key: values.copy() for key, values in self._observations.items()}
+        if "avail_actions" in observations:
+            observations["avail_actions"][self._failed] = 1
+        return observations
+
+    def call_one(self, index: int, name: str) -> Any:
+        """Call a method of one copy's environment.
+
+        Raises:
+            UserError: the environment failed to answer.
+        """
+        answers = self._ask({index: ("call", name)}, self._step_timeout_s)
+        if index not in answers:
+            raise UserError(f"The environment could not {name.replace('_', ' ')}: {self.last_failure}.")
+        return answers[index]
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End all processes, without waiting long for a step under way."""
+        for worker in self._workers:
+            try:
+                worker.pipe.send(("close", None))
+            except OSError:
+                continue
+        deadline = time.monotonic() + 2.0
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.end()
+        self._workers = []
+
+
+def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Space, trainer: int) -> None:
+    """A worker's life: build the environment, do what it is asked, tell what went wrong."""
+    _become_worker(trainer)
+    env = None
+    try:
+        env_class, settings = build
+        env = env_class(settings)
+        while True:
+            command, argument = pipe.recv()
+            if command == "close":
+                break
+            answer: Any = None
+            if command == "reset":
+                seed, options = argument
+                observation, _ = env.reset(seed=seed, options=options)
+                write_to_shared_memory(space, index, observation, shared)
+            elif command == "step":
+                observation, reward, terminated, truncated, info = env.step(argument)
+                write_to_shared_memory(space, index, observation, shared)
+                numbers = {key: float(value) for key, value in info.items() if _is_number(value)}
+                answer = (float(reward), bool(terminated), bool(truncated), numbers)
+            else:
+                answer = getattr(env, argument)()
+            pipe.send(("done", answer))
+    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+        pass  # the trainer is gone, or has given this worker up
+    except UserError as error:
+        pipe.send(("unusable", str(error)))
+    except Exception as error:
+        pipe.send(("error", (f"{type(error).__name__}: {error}".strip(), traceback.format_exc())))
+    finally:
+        if env is not None:
+            env.close()
+
+
+def _become_worker(trainer: int) -> None:
+    """Lead a process group of its own, which ends as one; leave Ctrl-C to the trainer, and do not outlive it."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        if os.getppid() != trainer:  # the trainer died before the request took effect
+            os._exit(1)
