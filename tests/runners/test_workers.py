@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import psutil
@@ -107,18 +106,14 @@ def test_workers_ignore_sigint_and_end_when_closed():
 @pytest.mark.parametrize("at_start", [False, True], ids=["step", "start"])
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [("raise", "RuntimeError: the game fell over"), ("exit", "process died"), ("hang", "did not answer within 2 s")],
+    [("raise", "RuntimeError: the game fell over"), ("exit", "process died"), ("hang", "did not answer within 4 s")],
 )
 def test_a_copy_that_fails_loses_its_episode_and_is_replaced_with_its_game(fault, why, at_start):
-    limits = {"start_timeout_s": 2.0} if at_start and fault == "hang" else {"step_timeout_s": 2.0}
-    with workers_playing(2, **limits, fault=fault, fault_share=0.5, fault_at_start=at_start, with_game=True) as env:
+    settings = {"fault": fault, "fault_share": 0.5, "fault_at_start": at_start, "with_game": True}
+    with workers_playing(2, step_timeout_s=4.0, **settings) as env:
         unlucky, lucky = (next(s for s in range(100) if is_unlucky(s) == it) for it in (True, False))
-        while True:  # a slow machine may need longer than two seconds to start the processes
-            observation, _ = env.reset(seed=[lucky, lucky])
-            if not env.last_failure or "2 s" not in env.last_failure:
-                break
-            time.sleep(2.0)
-            env.last_failure = ""
+        env.reset(seed=[lucky, lucky])
+        assert not env.last_failure
         before = workers_of(os.getpid())
         games = games_of(before)
         observation, _ = env.reset(seed=[unlucky, lucky])

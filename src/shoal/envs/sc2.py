@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
-from shoal.utils.errors import UserError
+from shoal.utils.errors import EnvironmentCrashedError, UserError
 
 INSTALL = "./install_sc2.sh"
 
@@ -75,12 +75,8 @@ class SC2Settings(BattleSettings):
                 raise UserError(f"env_args.{name}={getattr(self, name)} is out of range: it must be positive or null.")
 
 
-class GameCrashedError(Exception):
-    """StarCraft II ended or stopped answering in the middle of an episode."""
-
-
 def _crashed() -> None:
-    raise GameCrashedError("StarCraft II crashed, or did not answer")
+    raise EnvironmentCrashedError("StarCraft II crashed, or did not answer")
 
 
 class _StarCraftEnv(PyMARLEnv):
@@ -98,7 +94,6 @@ class _StarCraftEnv(PyMARLEnv):
     own_process = True
     suite = ""
     """What Shoal calls it, for messages."""
-    launches_per_reset = 3
 
     def __init__(self, settings: Any) -> None:
         self._settings = settings
@@ -145,32 +140,29 @@ class _StarCraftEnv(PyMARLEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start an episode -> observation, empty info.
+        """Start an episode, launching a game where none runs -> observation, empty info.
 
         Raises:
-            GameCrashedError: it crashed at the start again and again.
+            EnvironmentCrashedError: the game crashed; the next call launches a new one.
         """
-        for attempt in range(self.launches_per_reset):
-            if self._env is None:
-                self._env, self._used = self._make(seed), False
-            if not self._used:
-                self._game._seed = seed
-            self._game.full_restart = _crashed
-            self._used = True
-            try:
-                return super().reset(seed=seed, options=options)
-            except GameCrashedError:
-                self._discard()
-                if attempt == self.launches_per_reset - 1:
-                    raise
-        raise AssertionError("unreachable")
+        if self._env is None:
+            self._env, self._used = self._make(seed), False
+        if not self._used:
+            self._game._seed = seed
+        self._game.full_restart = _crashed
+        self._used = True
+        try:
+            return super().reset(seed=seed, options=options)
+        except EnvironmentCrashedError:
+            self._discard()
+            raise
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One step -> as in :class:`PyMARLEnv`; the last info also says whether the time ran out (``timeouts``)."""
         timeouts, before = self._game.timeouts, self._last
         try:
             observation, reward, terminated, truncated, info = super().step(action)
-        except GameCrashedError:
+        except EnvironmentCrashedError:
             self._discard()
             return before, 0.0, False, True, {"episode_failed": 1}
         if terminated or truncated:

@@ -31,9 +31,9 @@ class RunnerSettings:
     env_timeout_s: Annotated[
         float, "seconds that a step may take in a worker process before that environment is restarted"
     ] = 120.0
-    env_start_timeout_s: Annotated[
-        float, "the same for the start of an episode, which may have to launch a game first"
-    ] = 600.0
+    env_start_timeout_s: Annotated[float, "the same for the start of an episode that has to launch a game first"] = (
+        600.0
+    )
     env_restart_every: Annotated[
         int, "episodes after which a worker process is replaced by a new one, against games that leak memory; 0: never"
     ] = 0

@@ -2,13 +2,14 @@
 
 import contextlib
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -24,7 +25,9 @@ from gymnasium.vector.utils import (
 )
 
 from shoal.envs.team import reset_mask
-from shoal.utils.errors import UserError
+from shoal.utils.errors import EnvironmentCrashedError, UserError
+
+log = logging.getLogger("shoal.runners")
 
 
 class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
@@ -73,6 +76,8 @@ class _Worker:
     process: Any
     pipe: Connection
     episodes: int = 0
+    ready: bool = False
+    """Whether its environment stands: the next episode starts without building or launching anything."""
 
     def end(self, patience_s: float = 0.0) -> None:
         """End the process and all that it started, asking first where there is time."""
@@ -102,8 +107,8 @@ class WorkerVectorEnv(VectorEnv):
         env_class: called with ``settings`` in each worker, and once here to learn the spaces.
         settings: picklable.
         n: copies.
-        step_timeout_s: seconds that a step may take.
-        start_timeout_s: seconds that building a copy and starting an episode in it may take.
+        step_timeout_s: seconds that a step may take, and the start of an episode in a copy that stands.
+        start_timeout_s: seconds that building a copy, or launching its game again, and starting an episode may take.
         restart_every: episodes after which a copy gets a new process; 0 keeps it.
     """
 
@@ -161,31 +166,29 @@ class WorkerVectorEnv(VectorEnv):
         return _Worker(process, here)
 
     def _replace(self, index: int, why: str) -> None:
+        log.warning(f"Environment {index} is restarted: {why}.")
         self.last_failure = why
         self._workers[index].end()
         self._workers[index] = self._start(index)
 
-    def _ask(self, requests: dict[int, Any], timeout_s: float) -> dict[int, Any]:
+    def _ask(self, requests: dict[int, Any], patience_s: Mapping[int, float]) -> dict[int, Any]:
         """Send each copy its request; the answers of those that give one in time. The others are replaced.
 
         Raises:
             UserError: a copy says that it cannot be used at all; waiting or repeating would not help.
         """
-        deadline = time.monotonic() + timeout_s
-        waiting: dict[Connection, int] = {}
+        now = time.monotonic()
+        deadlines = {i: now + patience_s[i] for i in requests}
+        waiting: dict[Any, int] = {}
         answers: dict[int, Any] = {}
         for i, request in requests.items():
             waiting[self._workers[i].pipe] = i
             with contextlib.suppress(OSError):  # it died; what it had to say, or that it is gone, is read below
                 self._workers[i].pipe.send(request)
         while waiting:
-            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
-            if not ready:
-                for i in waiting.values():
-                    self._replace(i, f"it did not answer within {timeout_s:g} seconds")
-                break
-            for pipe in ready:
-                i = waiting.pop(pipe)  # type: ignore[call-overload]  # wait() returns what it was given
+            now = time.monotonic()
+            for pipe in wait(list(waiting), max(0.0, min(deadlines[i] for i in waiting.values()) - now)):
+                i = waiting.pop(pipe)
                 try:
                     kind, answer = self._workers[i].pipe.recv()
                 except (EOFError, OSError):
@@ -195,11 +198,16 @@ class WorkerVectorEnv(VectorEnv):
                     raise UserError(answer)
                 if kind == "error":
                     why, details = answer
-                    if why != self.last_failure:
-                        print(details, file=sys.stderr)
+                    if details != why != self.last_failure:  # once is enough for one that fails again and again
+                        log.warning(details)
                     self._replace(i, why)
                     continue
                 answers[i] = answer
+            now = time.monotonic()
+            for pipe, i in list(waiting.items()):
+                if deadlines[i] <= now:
+                    del waiting[pipe]
+                    self._replace(i, f"it did not answer within {patience_s[i]:g} seconds")
         return answers
 
     def reset(
@@ -223,10 +231,12 @@ class WorkerVectorEnv(VectorEnv):
                 worker.end(patience_s=5.0)
                 self._workers[i] = self._start(i)
             self._workers[i].episodes += 1
-        answers = self._ask({i: ("reset", (seeds[i], options)) for i in chosen}, self._start_timeout_s)
+        patience = {i: self._step_timeout_s if self._workers[i].ready else self._start_timeout_s for i in chosen}
+        answers = self._ask({i: ("reset", (seeds[i], options)) for i in chosen}, patience)
         for i in chosen:
             self._ends[:, i] = False
             self._failed[i] = i not in answers
+            self._workers[i].ready = i in answers
         return self._look(), {}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -234,12 +244,15 @@ class WorkerVectorEnv(VectorEnv):
         reward = np.zeros(self.num_envs)
         ongoing = ~self._ends.any(0)
         playing = np.flatnonzero(ongoing & ~self._failed).tolist()
-        answers = self._ask({i: ("step", actions[i]) for i in playing}, self._step_timeout_s)
+        answers = self._ask({i: ("step", actions[i]) for i in playing}, dict.fromkeys(playing, self._step_timeout_s))
         infos: dict[str, Any] = {}
         for i, (paid, terminated, truncated, info) in answers.items():
             reward[i] = paid
             self._ends[:, i] = terminated, truncated
             if terminated or truncated:
+                if info.get("episode_failed"):
+                    log.warning(f"Environment {i} could not finish its episode: another one takes its place.")
+                    self._workers[i].ready = False  # it may have to launch its game again
                 for key, value in info.items():
                     self._tell(infos, i, key, value)
         for i in np.flatnonzero(ongoing).tolist():
@@ -267,7 +280,7 @@ class WorkerVectorEnv(VectorEnv):
         Raises:
             UserError: the environment failed to answer.
         """
-        answers = self._ask({index: ("call", name)}, self._step_timeout_s)
+        answers = self._ask({index: ("call", name)}, {index: self._step_timeout_s})
         if index not in answers:
             raise UserError(f"The environment could not {name.replace('_', ' ')}: {self.last_failure}.")
         return answers[index]
@@ -314,6 +327,8 @@ def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Spa
         pass  # the trainer is gone, or has given this worker up
     except UserError as error:
         pipe.send(("unusable", str(error)))
+    except EnvironmentCrashedError as error:
+        pipe.send(("error", (str(error), str(error))))
     except Exception as error:
         pipe.send(("error", (f"{type(error).__name__}: {error}".strip(), traceback.format_exc())))
     finally:

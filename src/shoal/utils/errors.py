@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""The exception whose message is meant for the person at the keyboard, and the one that costs only an episode."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one clear sentence that says what to do. The command line prints it
     without a traceback and exits with status 1.
     """
+
+
+class EnvironmentCrashedError(Exception):
+    """A game ended or stopped answering in the middle of things. Another one can be started in its place."""
