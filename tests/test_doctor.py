@@ -47,7 +47,7 @@ def test_every_suite_is_looked_at_and_every_gap_has_a_command():
     checks = report()
     groups = [group for group, _ in itertools.groupby(check.group for check in checks)]  # each in one piece
     assert groups[:2] == ["core", "optional"]
-    assert sorted(groups[2:]) == ["grf", "gymma", "matrix_game", "pettingzoo", "sc2", "sc2v2", "smax"]
+    assert sorted(groups[2:]) == ["grf", "gymma", "matrix_game", "pettingzoo", "sc2", "sc2hard", "sc2v2", "smax"]
     assert all(check.mend for check in checks if not check.ok)
     assert the(checks, "core", "python").ok
 
@@ -87,8 +87,8 @@ def test_starcraft_is_found_where_sc2path_says(monkeypatch, tmp_path, versions):
     monkeypatch.setenv("SC2PATH", str(tmp_path))
     missing = the(report(), "sc2", "StarCraft II")
     assert not missing.ok
-    assert "SC2.4.10.zip" in missing.mend
-    assert str(tmp_path.parent) in missing.mend
+    assert missing.mend == "./install_sc2.sh"
+    assert str(tmp_path) in missing.detail
 
     (tmp_path / "Versions" / "Base75689").mkdir(parents=True)
     maps = tmp_path / "Maps" / "SMAC_Maps"
@@ -97,7 +97,9 @@ def test_starcraft_is_found_where_sc2path_says(monkeypatch, tmp_path, versions):
     (maps / "3m.SC2Map").write_text("")
     checks = report()
     assert the(checks, "sc2", "StarCraft II").detail == f"4.10 in {tmp_path}"
-    assert the(checks, "sc2v2", "maps").ok
+    assert the(checks, "sc2", "maps").ok
+    assert the(checks, "sc2", "SMAC-Comm maps").mend == "./install_sc2.sh --maps-only"
+    assert "32x32_flat" in the(checks, "sc2v2", "maps").detail
     assert the(checks, "sc2", "protobuf").ok
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from shoal.envs.sc2_folder import game_folder
+
 # What a run cannot do without; the rest of requirements.txt serves one suite or one way of recording.
 _NEEDED = {
     "torch",
@@ -83,7 +85,7 @@ def report() -> list[Check]:
     torch_probe = _Probe(_TORCH_PROBE)
     jax_probe = _Probe(_JAX_PROBE, XLA_PYTHON_CLIENT_PREALLOCATE="false")
     checks = [_python(), *_packages()]
-    for suite in (_smax, _matrix_game, _sc2, _sc2v2, _gymma, _pettingzoo, _grf):
+    for suite in (_smax, _matrix_game, _sc2, _sc2v2, _sc2hard, _gymma, _pettingzoo, _grf):
         try:
             checks += suite()
         except Exception as error:  # a folder that cannot be read, a damaged installation
@@ -286,22 +288,33 @@ def _matrix_game() -> list[Check]:
     return [Check("matrix_game", "built in", True, "needs nothing else")]
 
 
+_INSTALL_SC2 = "./install_sc2.sh"
+_PACKAGES_SC2 = f"{_INSTALL_SC2} --no-game"
+
+
 def _sc2() -> list[Check]:
-    smac = _package("sc2", "smac", "smac", "pip install git+https://github.com/oxwhirl/smac.git")
+    smac = _package("sc2", "smac", "smac", _PACKAGES_SC2)
     if smac.ok and not _has_folder("smac", "env"):
         # PyPI's "smac" tunes hyperparameters.
         other = "another package of that name"
-        smac = Check("sc2", "smac", False, other, f"pip uninstall -y smac && {smac.mend}")
-    return [smac, *_starcraft("sc2")]
+        smac = Check("sc2", "smac", False, other, f"pip uninstall -y smac && {_PACKAGES_SC2}")
+    return [smac, *_starcraft("sc2", "3m", "SMAC_Maps"), _maps("sc2", "SMAC-Comm maps", "5z_vs_1ul", "SMAC_Maps")]
 
 
 def _sc2v2() -> list[Check]:
-    smac = _package("sc2v2", "smacv2", "smacv2", "pip install git+https://github.com/oxwhirl/smacv2.git")
-    return [smac, *_starcraft("sc2v2")]
+    smac = _package("sc2v2", "smacv2", "smacv2", _PACKAGES_SC2)
+    return [smac, *_starcraft("sc2v2", "32x32_flat", "SMAC_Maps")]
 
 
-def _starcraft(suite: str) -> list[Check]:
-    checks = [_package(suite, "pysc2", "pysc2")]
+def _sc2hard() -> list[Check]:
+    return [
+        _package("sc2hard", "smac_hard", "smac_hard", f"{_PACKAGES_SC2} --hard"),
+        _maps("sc2hard", "maps", "2s3z", "SMAC_HARD_maps", f"{_INSTALL_SC2} --maps-only --hard"),
+    ]
+
+
+def _starcraft(suite: str, map_name: str, folder_of_maps: str) -> list[Check]:
+    checks = [_package(suite, "pysc2", "pysc2", _PACKAGES_SC2)]
     protobuf = _version("protobuf")
     old = protobuf is not None and _fits("protobuf<3.21", protobuf)
     checks.append(
@@ -314,21 +327,23 @@ def _starcraft(suite: str) -> list[Check]:
         )
     )
 
-    folder = Path(os.environ.get("SC2PATH") or "~/StarCraftII").expanduser()
-    parent = folder.parent
-    game = f"unzip -P iagreetotheeula SC2.4.10.zip -d {parent}"
-    smac_maps = f"mkdir -p {folder}/Maps && unzip SMAC_Maps.zip -d {folder}/Maps"
+    folder = game_folder()
     builds = sorted(path.name.removeprefix("Base") for path in (folder / "Versions").glob("Base*") if path.is_dir())
     if builds:
         found = ", ".join(_SC2_VERSIONS.get(build, f"build {build}") for build in builds)
         checks.append(Check(suite, "StarCraft II", True, f"{found} in {folder}"))
     else:
         missing = "no Versions/Base* in it" if folder.is_dir() else "no such folder"
-        checks.append(Check(suite, "StarCraft II", False, f"{folder}: {missing} (SC2PATH names it)", game))
-    maps = len(list((folder / "Maps" / "SMAC_Maps").glob("*.SC2Map")))
-    found = f"{maps} in {folder / 'Maps' / 'SMAC_Maps'}" if maps else "no Maps/SMAC_Maps/*.SC2Map"
-    checks.append(Check(suite, "maps", maps > 0, found, smac_maps))
-    return checks
+        checks.append(Check(suite, "StarCraft II", False, f"{folder}: {missing} (SC2PATH names it)", _INSTALL_SC2))
+    return [*checks, _maps(suite, "maps", map_name, folder_of_maps)]
+
+
+def _maps(suite: str, name: str, needed: str, folder: str, mend: str = f"{_INSTALL_SC2} --maps-only") -> Check:
+    """Whether one map of a set is there, which stands for all of them."""
+    maps = game_folder() / "Maps" / folder
+    if (maps / f"{needed}.SC2Map").is_file():
+        return Check(suite, name, True, f"{len(list(maps.glob('*.SC2Map')))} in {maps}")
+    return Check(suite, name, False, f"no {needed}.SC2Map in {maps}", mend)
 
 
 def _gymma() -> list[Check]:

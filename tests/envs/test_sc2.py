@@ -26,7 +26,7 @@ def needs(package):
     return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)}: see docs/starcraft.md")
 
 
-needs_smac, needs_smacv2 = needs("smac"), needs("smacv2")
+needs_smac, needs_smacv2, needs_smac_hard = needs("smac"), needs("smacv2"), needs("smac_hard")
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,16 @@ def test_sizes_of_smacv2_are_the_papers():
     assert {name: size(facts[name]) for name in V2_SIZES} == V2_SIZES
     assert [facts[name]["agents"] for name in ("zerg_10_vs_11", "terran_20_vs_23")] == [10, 20]
     assert facts["terran_20_vs_23"]["actions"] == 6 + 23
+
+
+@needs_smac_hard
+def test_sizes_of_smac_hard_are_the_papers(game):
+    sizes = {"2s3z_Hard": (120, 80, 11), "3s_vs_5z_Hard": (68, 48, 11), "5m_vs_6m_Hard": (98, 55, 12)}
+    (game / "Maps" / "SMAC_HARD_maps").mkdir()
+    for name in sizes:
+        (game / "Maps" / "SMAC_HARD_maps" / f"{name.removesuffix('_Hard')}.SC2Map").touch()
+    facts = played("sc2hard", list(sizes), episodes=0)  # its two players need two games in one battle, as the real one
+    assert {name: size(facts[name]) for name in sizes} == sizes
 
 
 @needs_smac

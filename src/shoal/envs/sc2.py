@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
+from shoal.envs.sc2_folder import game_folder
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 
 INSTALL = "./install_sc2.sh"
@@ -412,9 +411,10 @@ class SC2HardEnv(_StarCraftEnv):
         return f"{known_map(self._settings.map_name.removesuffix('_Hard'), list(registry))}.SC2Map"
 
     def _make(self, seed: int | None) -> Any:
-        game = _module("smac_hard.env").StarCraft2Env
         name = self._settings.map_name.removesuffix("_Hard")
-        return game(**self._arguments() | {"map_name": name, "seed": seed})
+        game = _module("smac_hard.env").StarCraft2Env(**self._arguments() | {"map_name": name, "seed": seed})
+        game._sc2_procs = []  # so that one whose games were never launched can be closed
+        return game
 
     def _units(self) -> tuple[Iterable[Any], Iterable[Any]]:
         ours = self._game.agents_dict_list[0]
@@ -450,11 +450,6 @@ def known_map(name: str, known: Sequence[str]) -> str:
         return name
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
     raise UserError(f"Unknown map_name {name!r}: did you mean {', '.join(repr(k) for k in nearest)}?")
-
-
-def game_folder() -> Path:
-    """Where StarCraft II is looked for: ``SC2PATH``, or StarCraftII in the home folder."""
-    return Path(os.environ.get("SC2PATH") or "~/StarCraftII").expanduser()
 
 
 def check_game(suite: str, map_file: str) -> None:
