@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.record import record
-from shoal.analysis.records import RecordedRun, by_label, curves_of, mean_curve, read_run
+from shoal.analysis.records import RecordedRun, by_label, curves_of, mean_curve, read_run, read_runs
 from shoal.utils.errors import UserError
 
 
@@ -66,3 +66,25 @@ def test_curves_are_of_those_that_recorded_the_metric(tmp_path):
     metrics = [{"loss_td": ([5], [2.0])}, {}, {"loss_td": ([], [])}]
     runs = [read_run(record(tmp_path / str(i), recorded)) for i, recorded in enumerate(metrics)]
     assert [(steps.tolist(), values.tolist()) for steps, values in curves_of(runs, "loss_td")] == [([5], [2.0])]
+
+
+def test_a_run_that_was_resumed_is_one_run(tmp_path):
+    first = record(tmp_path / "1", {"loss_td": ([0, 10, 20, 30], [0, 1, 2, 3]), "only": ([5], [7])})
+    second = record(tmp_path / "2", {"loss_td": ([20, 30, 40], [12, 13, 14]), "new": ([40], [8])})
+    other = record(tmp_path / "3", {"loss_td": ([0], [5])})
+    for folder, name in ((first, "a"), (second, "a"), (other, "b")):
+        (folder / "info.json").write_text(f'{{"model_dir": "results/models/{name}"}}')
+    for order in ([first, second, other], [other, second, first]):
+        whole, alone = sorted(read_runs(order), key=lambda run: run.model_dir)
+        assert whole.folder == first
+        assert [x.tolist() for x in whole.metrics["loss_td"]] == [[0, 10, 20, 30, 40], [0, 1, 12, 13, 14]]
+        assert [x.tolist() for x in whole.metrics["only"]] == [[5], [7]]
+        assert [x.tolist() for x in whole.metrics["new"]] == [[40], [8]]
+        assert alone.metrics["loss_td"][1].tolist() == [5]
+
+
+def test_records_without_a_model_folder_stay_apart(tmp_path):
+    folders = [record(tmp_path / str(i), {"loss_td": ([0], [i])}) for i in range(2)]
+    for folder in folders:
+        (folder / "info.json").unlink(missing_ok=True)
+    assert len(read_runs(folders)) == 2

@@ -17,7 +17,7 @@ from typing import Any
 
 from shoal.analysis.curves import RETURN, WIN_RATE
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
-from shoal.analysis.records import RecordedRun, by_label, curves_of, read_run
+from shoal.analysis.records import RecordedRun, by_label, curves_of, read_runs
 from shoal.utils.errors import UserError
 
 EP_LENGTH = "test_ep_length_mean"
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("actions.png"), help="picture to write (default: %(default)s)")
     args = parser.parse_args(argv)
     try:
-        print(draw([read_run(folder) for folder in args.runs], args.out))
+        print(draw(read_runs(args.runs), args.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ import numpy as np
 
 from shoal.analysis.curves import RETURN, WIN_RATE
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
-from shoal.analysis.records import RecordedRun, by_label, curves_of, mean_curve, read_run
+from shoal.analysis.records import RecordedRun, by_label, curves_of, mean_curve, read_runs
 from shoal.utils.errors import UserError
 
 ENTRY = re.compile(r"confidence_(\d+)_(\d+)")
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        print(draw([read_run(folder) for folder in args.runs], args.out))
+        print(draw(read_runs(args.runs), args.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,8 @@
 
     python -m shoal.analysis.curves results/sacred/1 results/sacred/2 ... --out curves.png
 
-Runs of one algorithm and map are one curve: the mean over their seeds, with a band from the worst seed to the best.
+Runs of one algorithm and map are one curve: the mean over their seeds, with a band from the worst seed to the best. The
+records of a run that was resumed are put together.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
-from shoal.analysis.records import RecordedRun, by_label, curves_of, read_run
+from shoal.analysis.records import RecordedRun, by_label, curves_of, read_run, read_runs
 from shoal.utils.errors import UserError
 
 WIN_RATE, RETURN = "test_battle_won_mean", "test_return_mean"
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--title", default="")
     args = parser.parse_args(argv)
     try:
-        print(draw([read_run(folder) for folder in args.runs], args.metric, args.out, args.title))
+        print(draw(read_runs(args.runs), args.metric, args.out, args.title))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,9 @@
 """Recorded runs: what sacred's files say of them, and several seeds as one line."""
 
 import json
+import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,8 @@ class RecordedRun:
     folder: Path
     config: dict[str, Any]
     metrics: dict[str, Curve]
+    model_dir: str = ""
+    """Where its checkpoints went; a resumed run goes on in the folder of the one before."""
 
     @property
     def label(self) -> str:
@@ -44,7 +47,51 @@ def read_run(folder: Path) -> RecordedRun:
     for name, series in recorded.items():
         values = [float("nan") if v is None else float(v) for v in series["values"]]
         metrics[name] = (np.asarray(series["steps"]), np.asarray(values))
-    return RecordedRun(folder, config, metrics)
+    return RecordedRun(folder, config, metrics, _model_dir(folder))
+
+
+def _model_dir(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "info.json").read_text()).get("model_dir", ""))
+    except (OSError, json.JSONDecodeError):
+        return ""
+
+
+def read_runs(folders: list[Path]) -> list[RecordedRun]:
+    """Read runs, those that were resumed as one.
+
+    Raises:
+        UserError: a folder holds no readable record.
+    """
+    return joined([read_run(folder) for folder in folders])
+
+
+def joined(runs: list[RecordedRun]) -> list[RecordedRun]:
+    """The runs, with the records of one that was stopped and resumed put together.
+
+    From the step at which the later record begins, it alone counts: what the stopped run did after its last checkpoint
+    was done again.
+    """
+    whole: dict[tuple[Path, str], list[RecordedRun]] = defaultdict(list)
+    for number, run in enumerate(runs):
+        whole[run.folder.resolve().parent, run.model_dir or str(number)].append(run)
+    return [_join(records) for records in whole.values()]
+
+
+def _join(records: list[RecordedRun]) -> RecordedRun:
+    def start(record: RecordedRun) -> float:
+        return min((steps[0] for steps, _ in record.metrics.values() if len(steps)), default=math.inf)
+
+    first, *later = sorted(records, key=start)
+    metrics = dict(first.metrics)
+    for record in later:
+        begin = start(record)
+        for name in metrics.keys() | record.metrics.keys():
+            old_steps, old = metrics.get(name, (np.empty(0), np.empty(0)))
+            new_steps, new = record.metrics.get(name, (np.empty(0), np.empty(0)))
+            kept = old_steps < begin
+            metrics[name] = np.concatenate([old_steps[kept], new_steps]), np.concatenate([old[kept], new])
+    return replace(first, metrics=metrics)
 
 
 def by_label(runs: list[RecordedRun]) -> dict[str, list[RecordedRun]]:
