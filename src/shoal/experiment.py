@@ -362,8 +362,12 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(stats: dict[str, list[float]], prefix: str = "") -> dict[str, float]:
-    """PyMARL's names: ``return_mean``, ``return_std``, ``ep_length_mean``, ``battle_won_mean``, ..."""
-    metrics = {f"{prefix}{key}_mean": float(np.mean(values)) for key, values in stats.items() if values}
+    """PyMARL's names: ``return_mean``, ``return_std``, ``ep_length_mean``, ``battle_won_mean``, ...; ``win_rate``."""
+    metrics = {
+        f"{prefix}{key}" if key.endswith("_rate") else f"{prefix}{key}_mean": float(np.mean(values))
+        for key, values in stats.items()
+        if values
+    }
     if stats.get("return"):
         metrics[f"{prefix}return_std"] = float(np.std(stats["return"]))
     return metrics

@@ -18,6 +18,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "sc2": "shoal.envs.sc2:SC2Env",
         "sc2v2": "shoal.envs.sc2:SC2v2Env",
         "sc2hard": "shoal.envs.sc2:SC2HardEnv",
+        "grf": "shoal.envs.grf:GRFEnv",
         "matrix_game": "shoal.envs.matrix_game:MatrixGameEnv",
         "gymma": "shoal.envs.gymma:GymmaEnv",
         "pettingzoo": "shoal.envs.pettingzoo:PettingZooEnv",
