@@ -360,15 +360,7 @@ def _pettingzoo() -> list[Check]:
 
 
 def _grf() -> list[Check]:
-    return [
-        _package(
-            "grf",
-            "gfootball",
-            "gfootball",
-            "apt-get install libsdl2-dev libsdl2-image-dev libsdl2-ttf-dev libsdl2-gfx-dev libboost-all-dev cmake "
-            "&& pip install --no-build-isolation gfootball==2.10.2",
-        )
-    ]
+    return [_package("grf", name, name, "./install_grf.sh") for name in ("gfootball", "gym")]
 
 
 if __name__ == "__main__":

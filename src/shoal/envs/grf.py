@@ -1,0 +1,293 @@
+"""Google Research Football: academy scenarios and five-a-side, as the S2Q and CADP papers play them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import logging
+import sys
+import types
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from shoal.utils.errors import UserError
+
+INSTALL = "./install_grf.sh"
+N_ACTIONS = 19
+"""The engine's default action set: idle, eight directions, three passes, shot, sprint, two releases, dribble, ..."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario of the engine, and who takes part.
+
+    Attributes:
+        level: the engine's name.
+        n_agents: the controlled players, the last of the engine's list of the left team.
+        n_opponents: the observed opponents, the first of its list of the right team (the keeper is the first).
+        limit: longest episode, in steps.
+        end_behind_half_line: whether the episode ends when the ball goes back over the half line.
+    """
+
+    level: str
+    n_agents: int
+    n_opponents: int
+    limit: int = 150
+    end_behind_half_line: bool = True
+
+
+SCENARIOS = {
+    "academy_3_vs_2": Scenario("academy_3_vs_1_with_keeper", 3, 2),
+    "academy_4_vs_3": Scenario("academy_4_vs_2_with_keeper", 4, 3),
+    "academy_counterattack_easy": Scenario("academy_counterattack_easy", 4, 2),
+    "academy_counterattack_hard": Scenario("academy_counterattack_hard", 4, 3),
+    "academy_corner": Scenario("academy_corner", 10, 11),
+    "academy_pass_and_shoot_with_keeper": Scenario("academy_pass_and_shoot_with_keeper", 2, 2),
+    "academy_run_pass_and_shoot_with_keeper": Scenario("academy_run_pass_and_shoot_with_keeper", 2, 2),
+    "5_vs_5": Scenario("5_vs_5", 4, 5, limit=3000, end_behind_half_line=False),
+}
+"""By the papers' names. The sizes that follow are theirs: 26 and 34 numbers for the first two (table E.2 of the S2Q
+paper), 30 for academy_counterattack_easy (CADP)."""
+ALIASES = {
+    "academy_3_vs_1_with_keeper": "academy_3_vs_2",
+    "academy_4_vs_2_with_keeper": "academy_4_vs_3",
+    "academy_counterattack": "academy_counterattack_hard",
+}
+
+
+@dataclass(frozen=True)
+class GRFSettings:
+    """Settings of Google Research Football."""
+
+    map_name: Annotated[str, "scenario: academy_3_vs_2, academy_4_vs_3, academy_counterattack_easy, ..., 5_vs_5"] = (
+        "academy_3_vs_2"
+    )
+    rewards: Annotated[
+        Literal["scoring", "scoring,checkpoints"],
+        "1 for a goal, -1 for one conceded; checkpoints adds 0.1 for each of ten steps of the ball towards the goal",
+    ] = "scoring"
+    time_limit: Annotated[int | None, "longest episode, in steps; null: the scenario's own (150, 5_vs_5: 3000)"] = None
+    end_behind_half_line: Annotated[
+        bool | None, "end when the ball goes back over the half line; null: in the academy, not in 5_vs_5"
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None and self.time_limit < 1:
+            raise UserError(f"env_args.time_limit={self.time_limit} is out of range: it must be at least 1, or null.")
+
+
+class GRFEnv(gymnasium.Env):
+    """Google Research Football, the real engine: a team against the engine's own players (env_args.map_name).
+
+    With N controlled players and K observed opponents, agent i observes, in the engine's units (the pitch reaches from
+    -1 to 1 by -0.42 to 0.42, velocities are distances a step), 4N + 4K + 6 numbers:
+
+        its position (2), its team mates' positions minus its own (2(N-1)), its velocity (2), theirs (2(N-1)),
+        the opponents' positions minus its own (2K), their velocities (2K),
+        the ball's position minus its own (2), the ball's height (1) and velocity (3).
+
+    The state has the same numbers with positions as they are and the team's players in the engine's order: positions
+    (2N), velocities (2N), opponents' positions (2K) and velocities (2K), ball (3) and its velocity (3). Table E.2 of
+    the S2Q paper gives the sizes alone; the order is ours. Of a scenario with more players on the pitch than these, the
+    others are not seen.
+
+    The reward is the team's: what the engine pays, averaged over the controlled players. An episode ends when a goal is
+    scored, the ball goes out of play, possession changes, or (``end_behind_half_line``) the ball goes back; it is
+    truncated at the time limit. The last info holds ``score_reward`` (goals for minus goals against) and ``win_rate``
+    (1 where it is positive). All actions are always available. Same seed and actions, same episode.
+
+    Raises:
+        UserError: no such scenario, or the engine is not installed.
+    """
+
+    Settings = GRFSettings
+    own_process = True
+    action_classes = {  # noqa: RUF012 - an environment's plain attribute
+        "idle": [0],
+        "move": list(range(1, 9)),
+        "pass": [9, 10, 11],
+        "shot": [12],
+        "other": list(range(13, N_ACTIONS)),
+    }
+
+    def __init__(self, settings: GRFSettings) -> None:
+        self._scenario = known_scenario(settings.map_name)
+        self._settings = settings
+        N, K = self._scenario.n_agents, self._scenario.n_opponents
+        self.episode_limit = settings.time_limit or self._scenario.limit
+        self._ends_behind = (
+            self._scenario.end_behind_half_line
+            if settings.end_behind_half_line is None
+            else settings.end_behind_half_line
+        )
+        size = 4 * N + 4 * K + 6
+        self.observation_space = spaces.Dict(
+            obs=spaces.Box(-np.inf, np.inf, (N, size), np.float32),
+            state=spaces.Box(-np.inf, np.inf, (size,), np.float32),
+            avail_actions=spaces.MultiBinary([N, N_ACTIONS]),
+        )
+        self.action_space = spaces.MultiDiscrete([N_ACTIONS] * N)
+        self._check_installed()
+        self._engine: Any = None
+        self._raw: dict[str, Any] = {}
+        self._steps, self._score = 0, 0.0
+
+    @staticmethod
+    def _check_installed() -> None:
+        missing = [name for name in ("gfootball", "gfootball_engine", "gym") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UserError(f"env=grf needs Google Research Football ({', '.join(missing)} is missing): run {INSTALL}.")
+
+    def _launch(self) -> Any:
+        logging.getLogger("absl").setLevel(logging.WARNING)  # the engine's package reports every episode
+        register_scenarios()
+        football = importlib.import_module("gfootball.env")
+        return football.create_environment(
+            env_name=self._scenario.level,
+            representation="raw",
+            rewards=self._settings.rewards,
+            number_of_left_players_agent_controls=self._scenario.n_agents,
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start the episode that ``seed`` determines -> observation, empty info."""
+        super().reset(seed=seed)
+        if self._engine is None:
+            self._engine = self._launch()
+        if seed is not None:
+            config = self._engine.unwrapped._config
+            config["game_engine_random_seed"] = seed
+            # Which team's moves are computed first follows from the first seed only, where it is left to the package.
+            config["reverse_team_processing"] = bool(seed % 2)
+        self._raw = self._engine.reset()[0]
+        self._steps, self._score = 0, 0.0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One step under ``action`` [N] -> observation, team reward, terminated, truncated, info at the end."""
+        raw, rewards, over, _ = self._engine.step([int(a) for a in action])
+        self._raw = raw[0]
+        self._steps += 1
+        terminated = bool(over) or (self._ends_behind and self._raw["ball"][0] < 0)
+        truncated = not terminated and self._steps >= self.episode_limit
+        info: dict[str, Any] = {}
+        if terminated or truncated:
+            goals = self._raw["score"]
+            difference = float(goals[0] - goals[1])
+            info = {"score_reward": difference, "win_rate": float(difference > 0)}
+        return self._observation(), float(np.mean(rewards)), terminated, truncated, info
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        N, K = self._scenario.n_agents, self._scenario.n_opponents
+        raw = self._raw
+        mine, my_moves = raw["left_team"][-N:], raw["left_team_direction"][-N:]  # [N, 2]
+        theirs, their_moves = raw["right_team"][:K], raw["right_team_direction"][:K]  # [K, 2]
+        ball, ball_moves = raw["ball"], raw["ball_direction"]  # [3]
+        obs = np.empty((N, 4 * N + 4 * K + 6), np.float32)
+        for i, row in enumerate(obs):
+            others = np.arange(N) != i
+            parts = (
+                mine[i],
+                mine[others] - mine[i],
+                my_moves[i],
+                my_moves[others],
+                theirs - mine[i],
+                their_moves,
+                ball[:2] - mine[i],
+                ball[2:],
+                ball_moves,
+            )
+            row[:] = np.concatenate([part.ravel() for part in parts])
+        state = np.concatenate([part.ravel() for part in (mine, my_moves, theirs, their_moves, ball, ball_moves)])
+        return {
+            "obs": obs,
+            "state": state.astype(np.float32),
+            "avail_actions": np.ones((N, N_ACTIONS), dtype=np.int8),
+        }
+
+    def render(self) -> np.ndarray:
+        """The pitch from above, ours blue, theirs red, the ball white: uint8 ``[300, 600, 3]``. Needs no screen."""
+        from PIL import Image, ImageDraw
+
+        image = Image.new("RGB", (600, 300), "#2d6a35")
+        draw = ImageDraw.Draw(image)
+
+        def spot(x: float, y: float) -> tuple[float, float]:
+            return 300 + 270 * x, 150 + 300 * y
+
+        draw.rectangle((*spot(-1, -0.42), *spot(1, 0.42)), outline="white")
+        draw.line((*spot(0, -0.42), *spot(0, 0.42)), fill="white")
+        for x in (-1, 1):
+            draw.line((*spot(x, -0.044), *spot(x, 0.044)), fill="yellow", width=5)
+        played = range(len(self._raw["left_team"]))[-self._scenario.n_agents :]
+        for key, colour in (("left_team", "#3b6fe0"), ("right_team", "#d33a2c")):
+            for i, (x, y) in enumerate(self._raw[key]):
+                u, v = spot(x, y)
+                outline = "white" if key == "left_team" and i in played else "black"
+                draw.ellipse((u - 6, v - 6, u + 6, v + 6), fill=colour, outline=outline)
+        x, y, height = self._raw["ball"]
+        u, v = spot(x, y)
+        r = 3 + min(3.0, height)
+        draw.ellipse((u - r, v - r, u + r, v + r), fill="white")
+        return np.asarray(image)
+
+    def close(self) -> None:
+        """Release the engine."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
+def known_scenario(map_name: str) -> Scenario:
+    """The scenario of that name.
+
+    Raises:
+        UserError: there is none; the sentence names the nearest ones.
+    """
+    name = ALIASES.get(map_name, map_name)
+    if name in SCENARIOS:
+        return SCENARIOS[name]
+    nearest = difflib.get_close_matches(map_name, SCENARIOS, n=3, cutoff=0.4) or sorted(SCENARIOS)
+    raise UserError(f"Unknown map_name {map_name!r}: did you mean {', '.join(repr(k) for k in nearest)}?")
+
+
+def register_scenarios() -> None:
+    """Make the engine find academy_4_vs_2_with_keeper, which it lacks: it imports scenarios from its own package."""
+    name = "gfootball.scenarios.academy_4_vs_2_with_keeper"
+    if name not in sys.modules:
+        module = types.ModuleType(name)
+        module.build_scenario = _four_against_two_and_a_keeper  # type: ignore[attr-defined]
+        sys.modules[name] = module
+
+
+def _four_against_two_and_a_keeper(builder: Any) -> None:
+    """academy_3_vs_1_with_keeper with one attacker and one defender more.
+
+    The papers give the numbers of players (four central midfielders; a keeper and two centre backs); the places are
+    ours, after the engine's scenario with one less of each.
+    """
+    engine = importlib.import_module("gfootball_engine")
+    role, team = engine.e_PlayerRole, engine.e_Team
+    config = builder.config()
+    config.game_duration = 400
+    config.deterministic = False
+    config.offsides = False
+    config.end_episode_on_score = True
+    config.end_episode_on_out_of_play = True
+    config.end_episode_on_possession_change = True
+    builder.SetBallPosition(0.62, 0.0)
+    builder.SetTeam(team.e_Left)
+    builder.AddPlayer(-1.0, 0.0, role.e_PlayerRole_GK)
+    for x, y in ((0.6, 0.0), (0.65, 0.1), (0.7, 0.2), (0.7, -0.2)):
+        builder.AddPlayer(x, y, role.e_PlayerRole_CM)
+    builder.SetTeam(team.e_Right)
+    builder.AddPlayer(-1.0, 0.0, role.e_PlayerRole_GK)
+    for x, y in ((-0.75, 0.1), (-0.75, -0.1)):
+        builder.AddPlayer(x, y, role.e_PlayerRole_CB)

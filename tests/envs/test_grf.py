@@ -1,0 +1,200 @@
+"""Google Research Football: the real engine, where it is built (./install_grf.sh)."""
+
+import importlib.util
+import os
+
+import numpy as np
+import pytest
+
+from runners.launch import curves, in_process, wait_until, workers_of
+from shoal.envs.grf import N_ACTIONS, SCENARIOS, GRFEnv, GRFSettings, known_scenario
+from shoal.runners.workers import WorkerVectorEnv
+from shoal.utils.errors import UserError
+
+built = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("gfootball", "gfootball_engine", "gym")),
+    reason="Google Research Football is not built: ./install_grf.sh",
+)
+LEFT, RIGHT = 1, 5
+
+
+@pytest.fixture(params=["academy_3_vs_2", "academy_4_vs_3"])
+def env(request):
+    env = GRFEnv(GRFSettings(map_name=request.param))
+    yield env
+    env.close()
+
+
+def episode(env, seed, actions):
+    """(observation, reward, terminated, truncated, info) of every step, the start first."""
+    steps = [(env.reset(seed=seed)[0], 0.0, False, False, {})]
+    for action in actions:
+        steps.append(env.step(action))
+        if steps[-1][2] or steps[-1][3]:
+            break
+    return steps
+
+
+def random_actions(n_agents, seed, length=400):
+    return np.random.default_rng(seed).integers(N_ACTIONS, size=(length, n_agents))
+
+
+@built
+@pytest.mark.parametrize(
+    ("name", "agents", "size"),
+    [
+        ("academy_3_vs_2", 3, 26),
+        ("academy_3_vs_1_with_keeper", 3, 26),
+        ("academy_4_vs_3", 4, 34),
+        ("academy_counterattack_easy", 4, 30),
+        ("academy_counterattack_hard", 4, 34),
+    ],
+)
+def test_sizes_are_the_papers(name, agents, size):
+    env = GRFEnv(GRFSettings(map_name=name))
+    assert env.observation_space["obs"].shape == (agents, size)
+    assert env.observation_space["state"].shape == (size,)
+    assert env.action_space.nvec.tolist() == [19] * agents
+    assert env.episode_limit == 150
+
+
+@built
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_every_scenario_plays(name):
+    env = GRFEnv(GRFSettings(map_name=name))
+    try:
+        steps = episode(env, 3, random_actions(known_scenario(name).n_agents, 3, length=25))
+        assert all(env.observation_space.contains(step[0]) for step in steps)
+        assert len(steps) > 3
+    finally:
+        env.close()
+
+
+@built
+def test_numbers_are_where_the_documentation_says(env):
+    observation, _ = env.reset(seed=1)
+    observation, *_ = env.step(np.full(env.action_space.shape, RIGHT))
+    N, K, raw = env._scenario.n_agents, env._scenario.n_opponents, env._raw
+    obs, state = observation["obs"], observation["state"]
+    mine = raw["left_team"][-N:]
+    for i, row in enumerate(obs):
+        others = [j for j in range(N) if j != i]
+        np.testing.assert_allclose(row[:2], mine[i], rtol=1e-6)
+        np.testing.assert_allclose(row[2 : 2 * N].reshape(-1, 2) + row[:2], mine[others], atol=1e-6)
+        np.testing.assert_allclose(row[2 * N : 2 * N + 2], raw["left_team_direction"][-N:][i], atol=1e-7)
+        theirs = row[4 * N : 4 * N + 2 * K].reshape(-1, 2) + row[:2]
+        np.testing.assert_allclose(theirs, raw["right_team"][:K], atol=1e-6)
+        np.testing.assert_allclose(row[-6:-4] + row[:2], raw["ball"][:2], atol=1e-6)
+        np.testing.assert_allclose(row[-4], raw["ball"][2], atol=1e-6)
+        np.testing.assert_allclose(row[-3:], raw["ball_direction"], atol=1e-7)
+    np.testing.assert_allclose(state[: 2 * N].reshape(-1, 2), mine, rtol=1e-6)
+    np.testing.assert_allclose(state[4 * N : 4 * N + 2 * K].reshape(-1, 2), raw["right_team"][:K], rtol=1e-6)
+    np.testing.assert_allclose(state[-6:-3], raw["ball"], rtol=1e-6)
+    assert raw["right_team"][0][0] > 0.9  # the keeper is the first of the opponents
+
+
+@built
+def test_an_episode_is_a_function_of_its_seed_and_its_actions(env):
+    actions = random_actions(env._scenario.n_agents, 1)
+    first = episode(env, 7, actions)
+    episode(env, 8, actions)
+    fresh = GRFEnv(env._settings)
+    try:
+        for other in (episode(env, 7, actions), episode(fresh, 7, actions)):
+            assert len(other) == len(first)
+            for one, two in zip(first, other, strict=True):
+                for key in one[0]:
+                    np.testing.assert_array_equal(one[0][key], two[0][key])
+                assert one[1:] == two[1:]
+    finally:
+        fresh.close()
+
+
+@built
+def test_the_ball_behind_the_half_line_ends_the_episode_and_time_cuts_it():
+    env = GRFEnv(GRFSettings())
+    free = GRFEnv(GRFSettings(end_behind_half_line=False, time_limit=4))
+    try:
+        back = episode(env, 2, np.full((150, 3), LEFT))
+        assert back[-1][2] or back[-1][3]
+        idle = episode(free, 2, np.zeros((150, 3), dtype=int))
+        assert len(idle) == 5
+        assert idle[-1][2:4] == (False, True)
+        assert idle[-1][4] == {"score_reward": 0.0, "win_rate": 0.0}
+    finally:
+        env.close()
+        free.close()
+
+
+@built
+@pytest.mark.parametrize(("rewards", "total"), [("scoring", 1.0), ("scoring,checkpoints", 2.0)])
+def test_a_goal_pays_one_and_the_checkpoints_one_more(rewards, total):
+    """Run at the goal and shoot from near: with this seed it goes in."""
+    SHOT = 12
+    env = GRFEnv(GRFSettings(rewards=rewards))
+    try:
+        env.reset(seed=20)
+        paid, over = [], False
+        while not over:
+            near = env._raw["ball"][0] > 0.85
+            _, reward, terminated, truncated, info = env.step(np.full(3, SHOT if near else RIGHT))
+            paid.append(reward)
+            over = terminated or truncated
+        assert (terminated, truncated) == (True, False)
+        assert info == {"score_reward": 1.0, "win_rate": 1.0}
+        assert sum(paid) == pytest.approx(total, abs=1e-4)
+        assert paid[-1] >= 1
+    finally:
+        env.close()
+
+
+@built
+def test_a_picture_without_a_screen(env):
+    env.reset(seed=1)
+    picture = env.render()
+    assert (picture.shape, picture.dtype) == ((300, 600, 3), np.uint8)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 4
+
+
+@built
+def test_an_engine_that_dies_costs_an_episode():
+    env = WorkerVectorEnv(GRFEnv, GRFSettings(), 2, step_timeout_s=60)
+    try:
+        env.reset(seed=[1, 2])
+        env._workers[0].process.kill()
+        *_, truncated, infos = env.step(np.zeros((2, 3), dtype=int))
+        assert truncated.tolist() == [True, False]
+        assert infos["episode_failed"][0] == 1
+        env.reset(seed=[3, None], options={"reset_mask": np.array([True, False])})
+        *_, truncated, infos = env.step(np.zeros((2, 3), dtype=int))
+        assert truncated.tolist() == [False, False]
+    finally:
+        env.close()
+
+
+@built
+@pytest.mark.parametrize("algorithm", ["qmix", "s2q", "ow_qmix", "qplex"])
+def test_algorithms_train_on_football(algorithm, tmp_path):
+    sizes = ["t_max=200", "batch_size_run=2", "batch_size=2", "test_nepisode=2", "rnn_hidden_dim=16", "seed=1"]
+    logs = ["learner_log_interval=20", "runner_log_interval=20", "test_interval=100"]
+    args = [f"--config={algorithm}", "--env-config=grf", "with", "env_args.map_name=academy_3_vs_2", *sizes, *logs]
+    assert in_process(tmp_path, *args) == 0
+    points = curves(tmp_path / "results" / "sacred" / "1")
+    assert {"test_score_reward_mean", "test_win_rate", "loss_td"} <= points.keys()
+    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
+
+
+def test_an_unknown_scenario_names_the_nearest():
+    with pytest.raises(UserError, match="Unknown map_name 'academy_3_vs_4': did you mean 'academy_3_vs_2'"):
+        GRFEnv(GRFSettings(map_name="academy_3_vs_4"))
+
+
+def test_without_the_engine(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"Google Research Football .*: run ./install_grf.sh"):
+        GRFEnv(GRFSettings())
+
+
+def test_impossible_settings():
+    with pytest.raises(UserError, match="time_limit"):
+        GRFSettings(time_limit=0)
