@@ -133,9 +133,10 @@ class GRFEnv(gymnasium.Env):
         )
         self.action_space = spaces.MultiDiscrete([N_ACTIONS] * N)
         self._check_installed()
+        self._others = np.array([[j for j in range(N) if j != i] for i in range(N)])  # [N, N-1]
         self._engine: Any = None
         self._raw: dict[str, Any] = {}
-        self._steps, self._score = 0, 0.0
+        self._steps = 0
 
     @staticmethod
     def _check_installed() -> None:
@@ -167,7 +168,7 @@ class GRFEnv(gymnasium.Env):
             # Which team's moves are computed first follows from the first seed only, where it is left to the package.
             config["reverse_team_processing"] = bool(seed % 2)
         self._raw = self._engine.reset()[0]
-        self._steps, self._score = 0, 0.0
+        self._steps = 0
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -190,27 +191,28 @@ class GRFEnv(gymnasium.Env):
         mine, my_moves = raw["left_team"][-N:], raw["left_team_direction"][-N:]  # [N, 2]
         theirs, their_moves = raw["right_team"][:K], raw["right_team_direction"][:K]  # [K, 2]
         ball, ball_moves = raw["ball"], raw["ball_direction"]  # [3]
-        obs = np.empty((N, 4 * N + 4 * K + 6), np.float32)
-        for i, row in enumerate(obs):
-            others = np.arange(N) != i
-            parts = (
-                mine[i],
-                mine[others] - mine[i],
-                my_moves[i],
-                my_moves[others],
-                theirs - mine[i],
-                their_moves,
-                ball[:2] - mine[i],
-                ball[2:],
-                ball_moves,
-            )
-            row[:] = np.concatenate([part.ravel() for part in parts])
-        state = np.concatenate([part.ravel() for part in (mine, my_moves, theirs, their_moves, ball, ball_moves)])
-        return {
-            "obs": obs,
-            "state": state.astype(np.float32),
-            "avail_actions": np.ones((N, N_ACTIONS), dtype=np.int8),
-        }
+        others = self._others  # [N, N-1]
+        relative = np.concatenate([mine[others] - mine[:, None], theirs - mine[:, None]], axis=1)  # [N, N-1+K, 2]
+        alike = np.concatenate([their_moves.ravel(), ball[2:], ball_moves])  # what all see alike
+        alike = np.broadcast_to(alike, (N, alike.size))
+        obs = np.concatenate(
+            (
+                mine,
+                relative[:, : N - 1].reshape(N, -1),
+                my_moves,
+                my_moves[others].reshape(N, -1),
+                relative[:, N - 1 :].reshape(N, -1),
+                alike[:, : 2 * K],
+                ball[:2] - mine,
+                alike[:, 2 * K :],
+            ),
+            axis=1,
+            dtype=np.float32,
+        )
+        state = np.concatenate(
+            [part.ravel() for part in (mine, my_moves, theirs, their_moves, ball, ball_moves)], dtype=np.float32
+        )
+        return {"obs": obs, "state": state, "avail_actions": np.ones((N, N_ACTIONS), dtype=np.int8)}
 
     def render(self) -> np.ndarray:
         """The pitch from above, ours blue, theirs red, the ball white: uint8 ``[300, 600, 3]``. Needs no screen."""
