@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -262,6 +263,7 @@ def test_a_second_ctrl_c_ends_a_run_that_does_not_reach_a_safe_point(tmp_path):
         out = tmp_path / "out.txt"
         wait_until(lambda: "trained parameters" in out.read_text() or process.poll(), 120, "the start")
         workers = wait_until(lambda: workers_of(process.pid), 20, "workers")
+        time.sleep(1.0)  # the line above is printed just before the run begins to wait for Ctrl-C
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
