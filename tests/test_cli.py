@@ -372,6 +372,15 @@ def test_the_environments_default_map_has_its_entry_too(cli):
     assert shown["lr"] == ("0.25", "bare.yaml, map 3m")
 
 
+def test_a_suite_that_names_its_environments_has_entries_for_them(cli):
+    options = ["print_config", "--config=qmix", "--env-config=sisl"]
+    shown = sources(cli(*options, "with", "env_args.env_name=waterworld", "env_args.env_kwargs.n_poisons=5"))
+    assert shown["n_evaders"] == ("1", "envs/sisl.yaml, map waterworld")
+    assert shown["n_poisons"] == ("5", "command line")
+    assert "n_walkers" not in shown
+    assert sources(cli(*options))["n_walkers"] == ("2", "envs/sisl.yaml, map multiwalker")
+
+
 def test_a_misspelt_setting_of_a_map_is_refused_on_that_map(cli, own_files):
     words = ["'bacth_size' (mine.yaml, map 8m)", "'batch_size'"]
     assert_refused(cli("print_config", *own_files, "with", "env_args.map_name=8m"), *words)

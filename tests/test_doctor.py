@@ -47,7 +47,17 @@ def test_every_suite_is_looked_at_and_every_gap_has_a_command():
     checks = report()
     groups = [group for group, _ in itertools.groupby(check.group for check in checks)]  # each in one piece
     assert groups[:2] == ["core", "optional"]
-    assert sorted(groups[2:]) == ["grf", "gymma", "matrix_game", "pettingzoo", "sc2", "sc2hard", "sc2v2", "smax"]
+    assert sorted(groups[2:]) == [
+        "grf",
+        "gymma",
+        "matrix_game",
+        "pettingzoo",
+        "sc2",
+        "sc2hard",
+        "sc2v2",
+        "sisl",
+        "smax",
+    ]
     assert all(check.mend for check in checks if not check.ok)
     assert the(checks, "core", "python").ok
 
@@ -108,6 +118,13 @@ def test_a_protobuf_that_starcraft_cannot_use(versions):
     check = the(report(), "sc2", "protobuf")
     assert not check.ok
     assert check.mend == "pip install 'protobuf>=3.20,<3.21'"
+
+
+def test_a_pymunk_that_waterworld_cannot_use(versions):
+    versions["pymunk"] = "7.1.0"
+    check = the(report(), "sisl", "pymunk")
+    assert (check.ok, check.detail) == (False, "7.1.0, but Waterworld needs <7")
+    assert check.mend == "pip install 'pymunk>=6.2,<7'"
 
 
 def test_the_other_smac_on_pypi_is_not_taken_for_ours(monkeypatch, tmp_path):

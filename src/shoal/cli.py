@@ -173,7 +173,7 @@ def raw_config(
         recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
         for option, kind in CONFIG_OPTIONS.items():
             if option in chosen:
-                named = files.load(kind, chosen[option], recorded["env_args"].get("map_name"))
+                named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]))
                 _refuse_other(recorded, named, f"{option}={chosen[option]}")
         return *files.overlay([files.Layer("checkpoint", recorded), *given]), content
 
@@ -197,11 +197,11 @@ def raw_config(
 
 def _map_name(config: Mapping[str, Any]) -> Any:
     """The map of a run whose settings are still unchecked: as given, or else its environment's default."""
-    env, env_args = config.get("env"), config.get("env_args")
-    if isinstance(env_args, Mapping) and "map_name" in env_args:
-        return env_args["map_name"]
+    env, given = config.get("env"), files.map_of(config.get("env_args"))
+    if given is not None:
+        return given
     rows = declared_by(registry.find("env", env).Settings, env) if isinstance(env, str) else []
-    return next((row.default for row in rows if row.key == "map_name"), None)
+    return next((row.default for row in rows if row.key in files.MAP_KEYS), None)
 
 
 def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option: str) -> None:

@@ -32,7 +32,11 @@ _NEEDED = {
 _WHAT_FOR = {
     "jaxmarl": "smax",
     "jax": "smax",
-    "pettingzoo": "pettingzoo",
+    "pettingzoo": "pettingzoo, sisl",
+    "Box2D": "sisl",
+    "pymunk": "sisl",
+    "pygame": "sisl",
+    "scipy": "sisl",
     "pymongo": "recording to MongoDB",
     "tensorboardX": "TensorBoard files",
     "matplotlib": "figures",
@@ -85,7 +89,7 @@ def report() -> list[Check]:
     torch_probe = _Probe(_TORCH_PROBE)
     jax_probe = _Probe(_JAX_PROBE, XLA_PYTHON_CLIENT_PREALLOCATE="false")
     checks = [_python(), *_packages()]
-    for suite in (_smax, _matrix_game, _sc2, _sc2v2, _sc2hard, _gymma, _pettingzoo, _grf):
+    for suite in (_smax, _matrix_game, _sc2, _sc2v2, _sc2hard, _gymma, _pettingzoo, _sisl, _grf):
         try:
             checks += suite()
         except Exception as error:  # a folder that cannot be read, a damaged installation
@@ -351,12 +355,15 @@ def _gymma() -> list[Check]:
 
 
 def _pettingzoo() -> list[Check]:
-    sisl = "pip install Box2D==2.3.10 'pymunk<7' pygame scipy"
-    checks = [_package("pettingzoo", "pettingzoo")]
-    for module in ("Box2D", "pymunk", "pygame"):
-        check = _package("pettingzoo", module, module, sisl)
-        checks.append(Check(check.group, check.name, check.ok, f"{check.detail} (SISL)", check.mend))
-    return checks
+    return [_package("pettingzoo", "pettingzoo")]
+
+
+def _sisl() -> list[Check]:
+    version = _version("pymunk")
+    ok = version is not None and _fits("pymunk<7", version)
+    detail = (version or "not installed") + (", but Waterworld needs <7" if version and not ok else "")
+    others = [_package("sisl", name, name) for name in ("pettingzoo", "Box2D", "pygame", "scipy")]
+    return [*others, Check("sisl", "pymunk", ok, detail, _install("pymunk"))]
 
 
 def _grf() -> list[Check]:

@@ -20,6 +20,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "sc2hard": "shoal.envs.sc2:SC2HardEnv",
         "grf": "shoal.envs.grf:GRFEnv",
         "matrix_game": "shoal.envs.matrix_game:MatrixGameEnv",
+        "sisl": "shoal.envs.sisl:SislEnv",
         "gymma": "shoal.envs.gymma:GymmaEnv",
         "pettingzoo": "shoal.envs.pettingzoo:PettingZooEnv",
         "pymarl": "shoal.envs.pymarl:PyMARLEnv",

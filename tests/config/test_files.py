@@ -5,8 +5,9 @@ from typing import Annotated
 
 import pytest
 
+from shoal import registry
 from shoal.config import files
-from shoal.config.settings import RunSettings
+from shoal.config.settings import RunSettings, declared_by
 from shoal.experiment import ExperimentSettings
 from shoal.utils.errors import UserError
 
@@ -167,6 +168,7 @@ def test_every_setting_is_traced_to_the_file_that_had_the_last_word(tmp_path):
         ("per_map: {corridor: {per_map: {MMM2: {}}}}", ["per_map.corridor in", "'per_map'", "top of a file"]),
         ("per_map: {corridor: {extends: s2q}}", ["per_map.corridor in", "'extends'", "top of a file"]),
         ("per_map: {corridor: {env_args: {map_name: 3m}}}", ["per_map.corridor in", "env_args.map_name", "leave"]),
+        ("per_map: {pursuit: {env_args: {env_name: pursuit}}}", ["per_map.pursuit in", "env_args.env_name", "leave"]),
     ],
 )
 def test_what_cannot_be_extended_or_chosen_is_refused_in_one_sentence(tmp_path, monkeypatch, content, words):
@@ -224,7 +226,11 @@ def test_every_map_of_every_shipped_algorithm_resolves(alg, map_name):
 
 def test_every_map_of_every_shipped_environment_resolves():
     for env, map_name in shipped_maps("envs"):
-        raw = files.merge(files.load("envs", env, map_name), {"env_args": {"map_name": map_name}})
+        raw = files.load("envs", env, map_name)
+        key = next(
+            row.key for row in declared_by(registry.find("env", raw["env"]).Settings, env) if row.key in files.MAP_KEYS
+        )
+        raw = files.merge(raw, {"env_args": {key: map_name}})
         RunSettings(files.merge(raw, files.load("algs", "qmix", map_name)), ExperimentSettings)
 
 

@@ -7,50 +7,15 @@ import types
 import gymnasium
 import numpy as np
 import pytest
+from episodes import assert_same_seed_same_episode, episode
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 from shoal.envs.gymma import GymmaEnv, GymmaSettings
 from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
-from shoal.envs.team import Team
+from shoal.envs.team import ActionSettings, Team, corners
 from shoal.utils.errors import UserError
-
-
-def episode(env, seed, limit=10_000):
-    """One random episode from `seed` alone: observations, rewards, final flags and info."""
-    rng = np.random.default_rng(seed)
-    observation, info = env.reset(seed=seed)
-    assert info == {}
-    observations, rewards = [observation], []
-    terminated = truncated = False
-    while not (terminated or truncated) and len(rewards) < limit:
-        if isinstance(env.action_space, spaces.Box):
-            action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
-        else:
-            available = observation["avail_actions"]
-            assert available.any(-1).all()
-            action = np.argmax(available * rng.uniform(0.1, 1, available.shape), -1)
-        observation, reward, terminated, truncated, info = env.step(action)
-        assert observation in env.observation_space
-        assert isinstance(reward, float)
-        assert not (terminated and truncated)
-        observations.append(observation)
-        rewards.append(reward)
-        assert info == {} or terminated or truncated
-    return observations, rewards, (terminated, truncated), info
-
-
-def assert_same_seed_same_episode(env, seed=3, limit=10_000):
-    first, between, again = (episode(env, s, limit) for s in (seed, seed + 1, seed))
-    assert first[1:] == again[1:]
-    for a, b in zip(first[0], again[0], strict=True):
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key])
-    differs = any(not np.array_equal(a["obs"], b["obs"]) for a, b in zip(first[0], between[0], strict=False))
-    assert differs
-    return first
-
 
 # ----------------------------------------------------------------------------------------------------- Team
 
@@ -91,6 +56,40 @@ def test_team_rescales_each_agents_bounds():
 def test_team_refuses(actions, message):
     with pytest.raises(UserError, match=message):
         Team([spaces.Box(0, 1, (1,))] * len(actions), actions, "x")
+
+
+def test_corners():
+    np.testing.assert_array_equal(corners(2), [[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    np.testing.assert_array_equal(corners(1, 3), [[-1], [0], [1]])
+    assert corners(4).shape == (16, 4)
+    assert corners(10).shape == (1024, 10)
+    with pytest.raises(UserError, match=r"2\^11 actions of 11 dimensions"):
+        corners(11)
+    with pytest.raises(UserError, match="bang_bang_levels=1"):
+        ActionSettings(bang_bang_levels=1)
+
+
+def test_bang_bang_team():
+    boxes = [spaces.Box(np.float32([0, -4]), np.float32([1, 4])), spaces.Box(-10.0, 30.0, (1,))]
+    team = Team([spaces.Box(0, 1, (1,))] * 2, boxes, "x", ActionSettings(action_mode="bang_bang"))
+    assert list(team.action_space.nvec) == [4, 4]
+    np.testing.assert_array_equal(team.avail([None, None]), [[1, 1, 1, 1], [1, 1, 0, 0]])
+    np.testing.assert_array_equal(np.concatenate(team.decode(np.array([2, 1]))), [1, -4, 30])
+    three = Team([spaces.Box(0, 1, (1,))] * 2, boxes, "x", ActionSettings("bang_bang", 3))
+    np.testing.assert_array_equal(np.concatenate(three.decode(np.array([4, 1]))), [0.5, 0, 10])
+
+
+@pytest.mark.parametrize(
+    ("own", "mode"),
+    [
+        (spaces.Discrete(2), "bang_bang"),
+        (spaces.Discrete(2), "continuous"),
+        (spaces.Box(-1.0, 1.0, (1,)), "discrete"),
+    ],
+)
+def test_action_mode_must_fit(own, mode):
+    with pytest.raises(UserError, match=f"action_mode={mode} does not fit 'x'"):
+        Team([spaces.Box(0, 1, (1,))], [own], "x", ActionSettings(mode))
 
 
 # ---------------------------------------------------------------------------------------------------- gymma
@@ -178,6 +177,17 @@ def test_gymma_reward_aggregation():
         env = GymmaEnv(GymmaSettings(key="ShoalHunt-v0", reward_aggregation=how))
         env.reset(seed=0)
         assert env.step(np.array([0, 0]))[1] == value
+
+
+def test_gymma_bang_bang():
+    env = GymmaEnv(GymmaSettings(key="Pendulum-v1", action_mode="bang_bang", bang_bang_levels=3))
+    check_env(env, skip_render_check=True)
+    free = GymmaEnv(GymmaSettings(key="Pendulum-v1"))
+    for game, action in ((env, np.array([2])), (free, np.ones((1, 1), np.float32))):
+        game.reset(seed=4)
+        after = game.step(action)
+        assert after[1] == pytest.approx(-8.06, abs=2)
+    assert env.step(np.array([0]))[1] == free.step(-np.ones((1, 1), np.float32))[1]
 
 
 def test_gymma_one_agent_is_a_team_of_one():
@@ -314,6 +324,17 @@ def test_pettingzoo_agents_leave(by, flags):
     np.testing.assert_array_equal(steps[3][0]["alive"], [1, 0, 1] if by == "clock" else [0, 0, 0])
     assert steps[3][0]["obs"].any() == (by == "clock")
     assert steps[3][4] == {"agents_left": 2 if by == "clock" else 0}
+
+
+@pytest.mark.parametrize(("by", "end"), [("task", 2), ("clock", 2), ("task", 1), ("clock", 1)])
+def test_pettingzoo_ends_with_the_first_to_leave(by, end):
+    env = PettingZooEnv(PettingZooSettings(end_on="any"), Leavers(end=end, by=by, state=True))
+    env.reset(seed=0)
+    steps = [env.step(np.array([1, 0, 2])) for _ in range(end)]
+    cut = (by, end) == ("clock", 1)  # at step 2 agent "b" leaves by the task, whatever the clock says
+    assert [s[2:4] for s in steps] == [(False, False)] * (end - 1) + [(not cut, cut)]
+    assert steps[-1][0]["alive"].all() == cut
+    assert steps[-1][0]["state"].any() == cut
 
 
 def test_pettingzoo_time_limit_masks_and_state():

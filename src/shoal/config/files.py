@@ -1,7 +1,7 @@
 """The YAML files: finding them by name or path, reading them, merging them.
 
 Two keys are not settings. ``extends: NAME`` lays the file over another one of its kind; ``per_map:`` holds, by the
-name of a map, what changes on that map. docs/settings.md tells users about both.
+name of a map (or of one environment of a suite), what changes on it. docs/settings.md tells users about both.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +17,8 @@ from shoal.utils.errors import UserError
 FOLDER = Path(__file__).parent
 Kind = Literal["algs", "envs"]
 RESERVED = ("extends", "per_map")
+MAP_KEYS = ("map_name", "env_name")
+"""The settings of environments that name what ``per_map`` is looked up by; no suite has both."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Layer:
         """What this source changes on one map; nothing where ``map_name`` is not the name of a map."""
         settings = self.per_map.get(map_name, {}) if isinstance(map_name, str) else {}
         return Layer(f"{self.source}, map {map_name}", settings)
+
+
+def map_of(env_args: Any) -> Any:
+    """The map or environment that ``env_args`` name, which ``per_map`` is looked up by; None where they name none."""
+    if not isinstance(env_args, Mapping):
+        return None
+    return next((env_args[key] for key in MAP_KEYS if key in env_args), None)
 
 
 def names(kind: Kind) -> list[str]:
@@ -136,8 +145,9 @@ def _checked(per_map: Any, path: Path) -> dict[str, dict[str, Any]]:
             if key in entry:
                 raise UserError(f"per_map.{name} in {path} holds '{key}', which stands only at the top of a file.")
         env_args = entry.get("env_args")
-        if isinstance(env_args, dict) and "map_name" in env_args:
-            raise UserError(f"per_map.{name} in {path} sets env_args.map_name, by which it is chosen: leave that out.")
+        for key in MAP_KEYS:
+            if isinstance(env_args, dict) and key in env_args:
+                raise UserError(f"per_map.{name} in {path} sets env_args.{key}, by which it is chosen: leave that out.")
     return entries
 
 

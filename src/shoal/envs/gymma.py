@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shoal.envs.team import Team, aggregate, import_named, plain_numbers
+from shoal.envs.team import ActionSettings, Team, aggregate, import_named, plain_numbers
 from shoal.utils.errors import UserError
 
 OWN_LIMITS = ("max_episode_steps", "max_steps")
@@ -20,7 +20,7 @@ OWN_LIMITS = ("max_episode_steps", "max_steps")
 
 
 @dataclass(frozen=True)
-class GymmaSettings:
+class GymmaSettings(ActionSettings):
     """Settings of a gymnasium multi-agent environment."""
 
     key: Annotated[str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'"] = (
@@ -39,6 +39,7 @@ class GymmaSettings:
         Raises:
             UserError: naming the setting.
         """
+        super().__post_init__()
         if self.time_limit is not None and self.time_limit < 1:
             raise UserError(f"env_args.time_limit={self.time_limit} must be at least 1, or null.")
         if self.reward_aggregation not in ("sum", "mean"):
@@ -91,7 +92,7 @@ class GymmaEnv(gymnasium.Env):
         if not self._single and not isinstance(parts[0], spaces.Tuple):
             raise UserError(f"env_args.key={settings.key!r} has one action per agent but not one observation each.")
         observation_spaces, action_spaces = [[p] if self._single else list(p) for p in parts]  # type: ignore[call-overload]
-        self._team = Team(observation_spaces, action_spaces, settings.key)
+        self._team = Team(observation_spaces, action_spaces, settings.key, settings)
         self._how = settings.reward_aggregation
         self._steps = 0
         self.observation_space = self._team.observation_space()

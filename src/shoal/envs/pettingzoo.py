@@ -9,12 +9,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shoal.envs.team import Team, aggregate, import_named
+from shoal.envs.team import ActionSettings, Team, aggregate, import_named
 from shoal.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class PettingZooSettings:
+class PettingZooSettings(ActionSettings):
     """Settings of a PettingZoo parallel environment."""
 
     key: Annotated[str, "module with a parallel_env function: 'pettingzoo.sisl.multiwalker_v9'"] = (
@@ -23,6 +23,7 @@ class PettingZooSettings:
     time_limit: Annotated[int | None, "steps per episode; null: the environment's max_cycles"] = None
     reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
     own_state: Annotated[bool, "take the environment's state vector, if any; off: all observations"] = True
+    end_on: Annotated[Literal["all", "any"], "the episode ends when every agent has left, or when any has"] = "all"
     rebuild: Annotated[bool, "build it anew for every episode, so that none depends on the one before"] = True
     kwargs: Annotated[dict[str, Any], "arguments for parallel_env"] = field(default_factory=dict)
 
@@ -32,10 +33,13 @@ class PettingZooSettings:
         Raises:
             UserError: naming the setting.
         """
+        super().__post_init__()
         if self.time_limit is not None and self.time_limit < 1:
             raise UserError(f"env_args.time_limit={self.time_limit} must be at least 1, or null.")
         if self.reward_aggregation not in ("sum", "mean"):
             raise UserError(f"env_args.reward_aggregation={self.reward_aggregation!r} must be sum or mean.")
+        if self.end_on not in ("all", "any"):
+            raise UserError(f"env_args.end_on={self.end_on!r} must be all or any.")
 
 
 def _make(settings: PettingZooSettings) -> Any:
@@ -55,8 +59,9 @@ class PettingZooEnv(gymnasium.Env):
     can only choose its first action, which is not passed on. Action masks are read where PettingZoo puts
     them: in a Dict observation ("observation", "action_mask") or in the agent's info. The state is the
     environment's own where that is a vector, else all observations in a row. The episode is over when every
-    agent has left: terminated if those who left last did so by the task's end, else truncated. `options` of
-    reset are not passed on.
+    agent has left: terminated if those who left last did so by the task's end, else truncated; with
+    `end_on=any`, when the first leaves: terminated if anyone did so by the task's end. `options` of reset are
+    not passed on.
 
     Args:
         settings: which environment, and how.
@@ -84,7 +89,8 @@ class PettingZooEnv(gymnasium.Env):
         views = [self._env.observation_space(agent) for agent in self._agents]
         self._masked = [isinstance(v, spaces.Dict) and {"observation", "action_mask"} <= set(v) for v in views]
         views = [v["observation"] if masked else v for v, masked in zip(views, self._masked, strict=True)]
-        self._team = Team(views, [self._env.action_space(agent) for agent in self._agents], settings.key)
+        actions = [self._env.action_space(agent) for agent in self._agents]
+        self._team = Team(views, actions, settings.key, settings)
         state_space = getattr(self._env, "state_space", None)
         self._own_state = settings.own_state and isinstance(state_space, spaces.Box) and len(state_space.shape) == 1
         state_dim = int(state_space.shape[0]) if self._own_state else None  # type: ignore[union-attr]
@@ -113,7 +119,7 @@ class PettingZooEnv(gymnasium.Env):
         elif self._live:
             state = np.array(self._env.state(), dtype=np.float32)
         else:
-            # Nobody is left to value it for, and some environments (multiwalker) cannot say it any more.
+            # There is nobody to value it for, and some environments (multiwalker) cannot say it any more.
             state = np.zeros(self._state_dim, dtype=np.float32)
         alive = np.array([agent in self._live for agent in self._agents], dtype=np.int8)
         observation = {"obs": obs, "state": state, "alive": alive}
@@ -140,20 +146,26 @@ class PettingZooEnv(gymnasium.Env):
 
         The last info holds `agents_left`, the number of agents still there when the episode ended.
         """
-        chosen = dict(zip(self._agents, self._team.decode(action), strict=True))
+        return self._play(self._team.decode(action))
+
+    def _play(self, actions: list[Any]) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """`step`, with the actions in each agent's own terms."""
+        chosen = dict(zip(self._agents, actions, strict=True))
         playing = self._live
         observations, rewards, ends, cuts, infos = self._env.step({agent: chosen[agent] for agent in playing})
         self._steps += 1
         self._live = [a for a in self._env.agents if not (ends.get(a, False) or cuts.get(a, False))]
-        everyone_left = not self._live
-        terminated = everyone_left and all(ends.get(agent, False) for agent in playing)
-        truncated = (everyone_left or self._steps >= self.episode_limit) and not terminated
+        over, ended = not self._live, all(ends.get(agent, False) for agent in playing)
+        if self._settings.end_on == "any":
+            over, ended = len(self._live) < len(playing), any(ends.get(agent, False) for agent in playing)
+        terminated = over and ended
+        truncated = (over or self._steps >= self.episode_limit) and not terminated
         reward = aggregate([float(rewards[a]) for a in playing if a in rewards], self._how)
         survivors = [agent for agent in playing if not ends.get(agent, False)]
         info = {"agents_left": len(survivors)} if terminated or truncated else {}
-        # Who was only cut off by the clock still has a view to bootstrap from.
-        if truncated:
-            self._live = [agent for agent in survivors if agent in observations]
+        # Who was only cut off by the clock still has a view to bootstrap from. At the task's end nobody needs one.
+        if terminated or truncated:
+            self._live = [agent for agent in survivors if agent in observations and truncated]
         return self._observation(observations, infos), reward, terminated, truncated, info
 
     def close(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -59,49 +60,112 @@ def plain_numbers(info: Any) -> dict[str, float | int]:
     return {key: int(value) if isinstance(value, bool) else value for key, value in numbers.items()}
 
 
+@dataclass(frozen=True)
+class ActionSettings:
+    """What every suite that may have continuous actions lets the user say about them."""
+
+    action_mode: Annotated[
+        Literal["continuous", "discrete", "bang_bang"] | None,
+        "bang_bang: play the corners of a continuous action box as discrete actions; "
+        "continuous, discrete: refuse an environment whose own actions are of the other kind; null: take either",
+    ] = None
+    bang_bang_levels: Annotated[int, "values that bang_bang gives a coordinate: 2 is -1 and 1, 3 adds 0"] = 2
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        if self.bang_bang_levels < 2:
+            raise UserError(f"env_args.bang_bang_levels={self.bang_bang_levels} must be at least 2.")
+
+
+MAX_CORNERS = 1024
+"""Ten dimensions of two levels; a network with an output for each of more is no sensible agent."""
+
+
+def corners(dims: int, levels: int = 2) -> np.ndarray:
+    """Every action of `levels` evenly spaced values a coordinate, from -1 to 1: float32 [levels**dims, dims].
+
+    The last coordinate runs fastest: (-1, -1), (-1, 1), (1, -1), (1, 1).
+
+    Raises:
+        UserError: there are more than `MAX_CORNERS`.
+    """
+    if levels**dims > MAX_CORNERS:
+        raise UserError(
+            f"env_args.action_mode=bang_bang would make {levels}^{dims} actions of {dims} dimensions, "
+            f"more than {MAX_CORNERS}: keep action_mode=continuous."
+        )
+    axis = np.linspace(-1.0, 1.0, levels, dtype=np.float32)
+    return np.stack(np.meshgrid(*[axis] * dims, indexing="ij"), axis=-1).reshape(-1, dims)
+
+
 class Team:
     """Pads agents to one observation size and one action space, and undoes it for the actions.
 
     Observations are flattened (images too, dictionaries in key order) and padded with zeros to `obs_dim`.
     Discrete actions are padded to `n_actions` with actions that are never available. Continuous ones are
-    [-1, 1]^d here and rescaled to each agent's own bounds; surplus dimensions are dropped.
+    [-1, 1]^d here and rescaled to each agent's own bounds; surplus dimensions are dropped. `bang_bang` offers
+    the corners of that cube (`corners`, each agent those of its own dimensions) as discrete actions.
 
     Args:
         observation_spaces: one per agent.
         action_spaces: one per agent, all Discrete or all Box.
         key: what the user asked for, for error messages.
+        actions: how to offer them.
 
     Raises:
-        UserError: action spaces of another kind, mixed, or without finite bounds; or no agents.
+        UserError: action spaces of another kind than asked for, mixed, or without finite bounds; too many corners;
+            or no agents.
     """
 
     def __init__(
-        self, observation_spaces: Sequence[spaces.Space], action_spaces: Sequence[spaces.Space], key: str
+        self,
+        observation_spaces: Sequence[spaces.Space],
+        action_spaces: Sequence[spaces.Space],
+        key: str,
+        actions: ActionSettings = ActionSettings(),
     ) -> None:
         if not action_spaces:
             raise UserError(f"env_args.key={key!r} has no agents.")
         self.n_agents = len(action_spaces)
         self._observation_spaces = list(observation_spaces)
         self._action_spaces = list(action_spaces)
+        self._corners: list[np.ndarray] | None = None
         self.obs_dim = max(flatdim(space) for space in observation_spaces)
         self.action_space: spaces.Space
         if all(isinstance(space, spaces.Discrete) for space in action_spaces):
             self.discrete = True
             self._sizes = [int(space.n) for space in action_spaces]  # type: ignore[attr-defined]
-            self.n_actions = max(self._sizes)
-            self.action_space = spaces.MultiDiscrete([self.n_actions] * self.n_agents)
         elif all(isinstance(space, spaces.Box) for space in action_spaces):
             self.discrete = False
             self._sizes = [flatdim(space) for space in action_spaces]
-            self.n_actions = max(self._sizes)
             if not all(np.isfinite(s.low).all() and np.isfinite(s.high).all() for s in action_spaces):  # type: ignore[attr-defined]
                 raise UserError(f"env_args.key={key!r} has unbounded actions, which [-1, 1] cannot be scaled to.")
-            self.action_space = spaces.Box(-1.0, 1.0, (self.n_agents, self.n_actions), np.float32)
         else:
             kinds = sorted({type(space).__name__ for space in action_spaces})
             raise UserError(
                 f"env_args.key={key!r} has {' and '.join(kinds)} actions: all must be Discrete, or all Box."
             )
+        own = "discrete" if self.discrete else "continuous"
+        if actions.action_mode not in (None, own, "bang_bang") or (
+            actions.action_mode == "bang_bang" and self.discrete
+        ):
+            raise UserError(
+                f"env_args.action_mode={actions.action_mode} does not fit {key!r}, whose actions are {own}: "
+                f"set env_args.action_mode={own}."
+            )
+        if actions.action_mode == "bang_bang":
+            self.discrete = True
+            self._corners = [corners(dims, actions.bang_bang_levels) for dims in self._sizes]
+            self._sizes = [len(table) for table in self._corners]
+        self.n_actions = max(self._sizes)
+        if self.discrete:
+            self.action_space = spaces.MultiDiscrete([self.n_actions] * self.n_agents)
+        else:
+            self.action_space = spaces.Box(-1.0, 1.0, (self.n_agents, self.n_actions), np.float32)
 
     def observation_space(self, state_dim: int | None = None, alive: bool = False) -> spaces.Dict:
         """The team's observation space; without `state_dim`, the state is all observations in a row."""
@@ -134,17 +198,22 @@ class Team:
 
     def decode(self, actions: np.ndarray) -> list[Any]:
         """The team's actions, [N] or [N, d] in [-1, 1], in each agent's own terms."""
+        # Padding is never available; whoever chooses it all the same takes the first action.
+        if self._corners is not None:
+            taken = [t[a if a < len(t) else 0] for t, a in zip(self._corners, actions, strict=True)]
+            return [_rescaled(space, a) for space, a in zip(self._action_spaces, taken, strict=True)]  # type: ignore[arg-type]
         if self.discrete:
-            # Padding is never available; whoever chooses it all the same takes the first action.
             return [
                 int(space.start) + (int(a) if a < space.n else 0)  # type: ignore[attr-defined]
                 for space, a in zip(self._action_spaces, actions, strict=True)
             ]
-        decoded = []
-        for space, size, action in zip(self._action_spaces, self._sizes, np.asarray(actions), strict=True):
-            assert isinstance(space, spaces.Box)
-            share = (np.clip(action[:size], -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
-            low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-            value = (low + share * (high - low)).reshape(space.shape).astype(space.dtype)
-            decoded.append(np.clip(value, space.low, space.high))
-        return decoded
+        parts = zip(self._action_spaces, self._sizes, np.asarray(actions), strict=True)
+        return [_rescaled(space, a[:size]) for space, size, a in parts]  # type: ignore[arg-type]
+
+
+def _rescaled(space: spaces.Box, action: np.ndarray) -> np.ndarray:
+    """A vector in [-1, 1] (clipped to it) between the bounds of `space`, in its shape and dtype."""
+    share = (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    value = (low + share * (high - low)).reshape(space.shape).astype(space.dtype)
+    return np.clip(value, space.low, space.high)

@@ -1,0 +1,190 @@
+"""SISL's environments as the LAN paper plays them: Multiwalker, Waterworld and Pursuit, from PettingZoo."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
+from shoal.envs.team import ActionSettings
+from shoal.utils.errors import UserError
+
+INSTALL = "pip install pettingzoo==1.25.0 Box2D==2.3.10 'pymunk>=6.2,<7' pygame scipy"
+"""Waterworld left PettingZoo with 1.26; it calls what pymunk dropped with 7."""
+
+NEEDS = {"multiwalker": ("Box2D", "pygame"), "waterworld": ("pymunk", "pygame", "scipy"), "pursuit": ("pygame",)}
+
+OURS = ("self", "max_cycles", "render_mode", "FPS")
+"""What `env_kwargs` may not hold: set elsewhere, or without a meaning here."""
+
+IDLE = 0.1
+"""Below this length an action counts as idling."""
+
+
+@dataclass(frozen=True)
+class SislSettings(ActionSettings):
+    """Settings of the SISL environments."""
+
+    env_name: Annotated[Literal["multiwalker", "waterworld", "pursuit"], "which of them"] = "multiwalker"
+    max_cycles: Annotated[int, "steps per episode"] = 500
+    reward_scalarisation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
+    reward_scale: Annotated[float, "factor on the team's reward, and so on the recorded returns"] = 1.0
+    state_from_obs: Annotated[bool, "state: all observations in a row; off: the environment's own, if it has one"] = (
+        True
+    )
+    fix_double_thrust: Annotated[
+        bool, "waterworld: give back the thrust penalty that the last pursuer pays a second time"
+    ] = False
+    env_kwargs: Annotated[dict[str, Any], "further arguments of the environment"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        super().__post_init__()
+        if self.env_name not in NEEDS:
+            raise UserError(f"env_args.env_name={self.env_name!r} must be one of {', '.join(NEEDS)}.")
+        if self.max_cycles < 1:
+            raise UserError(f"env_args.max_cycles={self.max_cycles} must be at least 1.")
+        if not self.reward_scale > 0:
+            raise UserError(f"env_args.reward_scale={self.reward_scale} must be positive.")
+        if self.fix_double_thrust and self.env_name != "waterworld":
+            raise UserError(f"env_args.fix_double_thrust is about waterworld: leave it out for {self.env_name}.")
+        if self.fix_double_thrust and self.env_kwargs.get("local_ratio", 1.0) != 1.0:
+            raise UserError("env_args.fix_double_thrust knows what is paid twice for local_ratio=1.0 only: set that.")
+
+
+def _find(name: str) -> str:
+    """The newest module of PettingZoo that has the environment `name`, by its full name.
+
+    Raises:
+        UserError: a package is missing or too new.
+    """
+    # Nothing here opens a window, and pygame's greeting is not for the users of a training program.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    for package in ("pettingzoo", *NEEDS[name]):
+        try:
+            module = importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(f"env_args.env_name={name} needs the Python package {package!r}: {INSTALL}") from error
+        if package == "pymunk" and not hasattr(module.Space, "add_collision_handler"):
+            raise UserError(f"env_args.env_name={name} does not run with pymunk {module.version}: {INSTALL}")
+    suite = importlib.import_module("pettingzoo.sisl")
+    found = [m.name for m in pkgutil.iter_modules(suite.__path__) if m.name.startswith(f"{name}_v")]
+    if not found:
+        version = importlib.import_module("pettingzoo").__version__
+        raise UserError(f"env_args.env_name={name} is not in pettingzoo {version}: {INSTALL}")
+    return f"pettingzoo.sisl.{max(found, key=lambda module: int(module.rpartition('_v')[2]))}"
+
+
+def _check_arguments(settings: SislSettings, key: str) -> None:
+    raw = importlib.import_module(key).raw_env
+    accepted = inspect.signature(sys.modules[raw.__module__]._env.__init__).parameters.keys() - set(OURS)
+    unknown = sorted(settings.env_kwargs.keys() - accepted)
+    if unknown:
+        hint = " (it is env_args.max_cycles)" if "max_cycles" in unknown else ""
+        raise UserError(
+            f"env_args.env_kwargs.{unknown[0]} is no argument of {settings.env_name}{hint}: "
+            f"it has {', '.join(sorted(accepted))}."
+        )
+
+
+class SislEnv(PettingZooEnv):
+    """Multiwalker, Waterworld and Pursuit (SISL), with their time limits and penalties put right.
+
+    What the plain PettingZoo adapter cannot know:
+
+    * Multiwalker reports its time limit as the task's end. So the environment is given a step more than the episode
+      gets, and the limit is counted here: reaching it is `truncated`, a fall, a drop or the terrain's end `terminated`.
+    * With `terminate_on_fall=False` Multiwalker charges a fall again at every later step (-55 for the survivor). The
+      episode ends when the first agent leaves, as in the paper's released code.
+    * Waterworld's last pursuer pays its thrust twice, as published; `fix_double_thrust` gives one payment back.
+    * Every episode is played in an environment of its own, so that nothing is left of the one before.
+
+    The last info holds `hit_limit` (0 or 1), in Multiwalker `falls` (walkers on the ground), and where the actions are
+    vectors `thrust_norm_<i>` (mean length of agent i's actions) and `idle_frac` (share of actions shorter than 0.1).
+
+    Raises:
+        UserError: a package is missing or of the wrong version (the sentence says which to install), an unknown
+            argument, or a combination that cannot be.
+    """
+
+    Settings = SislSettings  # type: ignore[assignment]
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - gymnasium's attribute
+    render_mode = "rgb_array"
+
+    def __init__(self, settings: SislSettings) -> None:
+        key = _find(settings.env_name)
+        _check_arguments(settings, key)
+        kwargs = {**settings.env_kwargs, "max_cycles": settings.max_cycles + 1, "render_mode": self.render_mode}
+        self._sisl = settings
+        super().__init__(
+            PettingZooSettings(
+                action_mode=settings.action_mode,
+                bang_bang_levels=settings.bang_bang_levels,
+                key=key,
+                time_limit=settings.max_cycles,
+                reward_aggregation=settings.reward_scalarisation,
+                own_state=not settings.state_from_obs,
+                end_on="any",
+                kwargs=kwargs,
+            )
+        )
+        if not settings.state_from_obs and not self._own_state:
+            raise UserError(f"{settings.env_name} has no state of its own: set env_args.state_from_obs=True.")
+        self._lengths: list[np.ndarray] = []
+
+    @property
+    def _game(self) -> Any:
+        """The environment below PettingZoo's wrappers, as rebuilt for this episode."""
+        return self._env.unwrapped.env
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start the episode that `seed` determines (`options` are ignored) -> observation, empty info."""
+        self._lengths = []
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Step under `action` [N] or [N, d] -> observation, team reward, terminated, truncated, info."""
+        chosen = self._team.decode(action)
+        observation, reward, terminated, truncated, _ = self._play(chosen)
+        if self._sisl.env_name != "pursuit":
+            # Both suites' action boxes are [-1, 1]^d, so that the vectors are those of the team's action space.
+            self._lengths.append(np.linalg.norm(chosen, axis=-1))
+        if self._sisl.fix_double_thrust:
+            reward += self._paid_twice()
+        info = self._judged(truncated) if terminated or truncated else {}
+        return observation, self._sisl.reward_scale * reward, terminated, truncated, info
+
+    def _paid_twice(self) -> float:
+        """The last pursuer's second thrust penalty of this step, in the team's reward."""
+        limit = self._game.pursuer_max_accel
+        penalty = -self._game.thrust_penalty * min(limit * float(self._lengths[-1][-1]), limit)
+        return penalty if self._sisl.reward_scalarisation == "sum" else penalty / self._team.n_agents
+
+    def _judged(self, hit_limit: bool) -> dict[str, float]:
+        info: dict[str, float] = {"hit_limit": float(hit_limit)}
+        if self._sisl.env_name == "multiwalker":
+            info["falls"] = float(np.sum(self._game.fallen_walkers))
+        if self._lengths:
+            lengths = np.stack(self._lengths)  # [T, N]
+            info |= {f"thrust_norm_{i}": float(norm) for i, norm in enumerate(lengths.mean(0))}
+            info["idle_frac"] = float((lengths < IDLE).mean())
+        return info
+
+    def render(self) -> np.ndarray:
+        """A picture of the state, uint8 [height, width, 3]."""
+        picture: np.ndarray = self._env.render()
+        return picture
