@@ -21,6 +21,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "grf": "shoal.envs.grf:GRFEnv",
         "matrix_game": "shoal.envs.matrix_game:MatrixGameEnv",
         "sisl": "shoal.envs.sisl:SislEnv",
+        "toy_modes": "shoal.envs.toy_modes:ToyModesEnv",
         "gymma": "shoal.envs.gymma:GymmaEnv",
         "pettingzoo": "shoal.envs.pettingzoo:PettingZooEnv",
         "pymarl": "shoal.envs.pymarl:PyMARLEnv",
