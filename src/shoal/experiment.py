@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from shoal.components.replay import ReplayBuffer
+from shoal.components.schedules import TMax
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.learners.learner import Learner
@@ -30,7 +31,7 @@ class ExperimentSettings:
     runner: Annotated[str, "how environments are run: episode (one) or parallel (many)"] = "parallel"
     mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
     seed: Annotated[int | None, "seed of everything random; drawn and recorded when not given"] = None
-    t_max: Annotated[int, "environment steps to train for"] = 2_000_000
+    t_max: TMax = 2_000_000
     batch_size: Annotated[int, "episodes in a training batch"] = 32
     buffer_size: Annotated[int, "episodes that the replay memory holds"] = 5000
     updates_per_rollout: Annotated[int, "gradient steps after each rollout"] = 1

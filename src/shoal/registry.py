@@ -34,6 +34,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "basic_mac": "shoal.controllers.basic:BasicMAC",
         "comm_mac": "shoal.controllers.comm:CommMAC",
         "s2q_mac": "shoal.controllers.s2q:S2QMAC",
+        "qf_mac": "shoal.controllers.qf:QFMAC",
+        "mq_mac": "shoal.controllers.mq:MQMAC",
     },
     "central_mac": {
         "basic_central_mac": "shoal.controllers.central:CentralMAC",
@@ -47,6 +49,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "action_selector": {
         "epsilon_greedy": "shoal.components.action_selectors:EpsilonGreedy",
+        "epsilon_uniform": "shoal.components.action_selectors:EpsilonUniform",
         "gaussian": "shoal.components.action_selectors:GaussianNoise",
     },
     "mixer": {
@@ -57,10 +60,14 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "central_mixer": {
         "ff": "shoal.modules.mixers.central:CentralMixer",
     },
+    "critic": {
+        "lan_value": "shoal.modules.critics.lan:LANValue",
+    },
     "learner": {
         "q_learner": "shoal.learners.q_learner:QLearner",
         "wqmix_learner": "shoal.learners.wqmix:WQMIXLearner",
         "s2q_learner": "shoal.learners.s2q:S2QLearner",
+        "lan_learner": "shoal.learners.lan:LANLearner",
     },
 }
 """kind -> name -> "module:Class". The kinds are also the settings that choose a component."""

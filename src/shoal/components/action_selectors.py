@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from shoal.components.schedules import LinearSchedule
+from shoal.components.schedules import LinearSchedule, TMax, anneal_steps
 from shoal.utils.errors import UserError
 
 UNAVAILABLE = -9999999.0
@@ -23,12 +23,18 @@ class EpsilonGreedySettings:
     epsilon_start: Annotated[float, "probability of a random action at the start"] = 1.0
     epsilon_finish: Annotated[float, "probability of a random action after the anneal"] = 0.05
     epsilon_anneal_time: Annotated[int, "environment steps from epsilon_start to epsilon_finish"] = 50_000
+    epsilon_anneal_frac: Annotated[float | None, "the same as a fraction of t_max; null: epsilon_anneal_time"] = None
+    t_max: TMax = 2_000_000
     evaluation_epsilon: Annotated[float, "probability of a random action in test episodes"] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epsilon_start", "epsilon_finish", "evaluation_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} is not a probability: give a number from 0 to 1.")
+        if self.epsilon_anneal_frac is not None and not 0 <= self.epsilon_anneal_frac <= 1:
+            raise UserError(
+                f"epsilon_anneal_frac={self.epsilon_anneal_frac} is out of range: give a fraction from 0 to 1, or null."
+            )
 
 
 class EpsilonGreedy:
@@ -38,7 +44,8 @@ class EpsilonGreedy:
     discrete = True
 
     def __init__(self, settings: EpsilonGreedySettings) -> None:
-        self._epsilon = LinearSchedule(settings.epsilon_start, settings.epsilon_finish, settings.epsilon_anneal_time)
+        duration = anneal_steps(settings.epsilon_anneal_frac, settings.t_max, settings.epsilon_anneal_time)
+        self._epsilon = LinearSchedule(settings.epsilon_start, settings.epsilon_finish, duration)
         self._evaluation_epsilon = settings.evaluation_epsilon
 
     def epsilon(self, t_env: int, test_mode: bool = False) -> float:
@@ -58,6 +65,20 @@ class EpsilonGreedy:
     def metrics(self, t_env: int) -> dict[str, float]:
         """What to record about exploration now."""
         return {"epsilon": self.epsilon(t_env)}
+
+
+class EpsilonUniform(EpsilonGreedy):
+    """For chosen action vectors: per agent, one uniform in [-1, 1]^d instead with probability epsilon(t_env)."""
+
+    discrete = False
+
+    def select(self, values: Tensor, avail_actions: Tensor | None, t_env: int, test_mode: bool) -> Tensor:
+        """Shapes: the greedy actions ``[B, N, d]`` -> actions ``[B, N, d]``."""
+        epsilon = self.epsilon(t_env, test_mode)
+        if epsilon == 0.0:
+            return values
+        explore = torch.rand(values.shape[:-1], device=values.device) < epsilon
+        return torch.where(explore.unsqueeze(-1), torch.empty_like(values).uniform_(-1.0, 1.0), values)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """Values that change with the number of environment steps done so far."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+TMax = Annotated[int, "environment steps to train for"]
+"""The setting ``t_max`` as every component declares it whose schedules are fractions of the run."""
 
 
 @dataclass(frozen=True)
@@ -14,3 +18,8 @@ class LinearSchedule:
     def __call__(self, t_env: int) -> float:
         progress = min(1.0, t_env / self.duration) if self.duration > 0 else 1.0
         return self.start + (self.finish - self.start) * progress
+
+
+def anneal_steps(fraction: float | None, t_max: int, steps: int) -> int:
+    """How long a schedule takes: ``fraction`` of the run, cut to whole steps, or ``steps`` where it is not given."""
+    return steps if fraction is None else int(fraction * t_max)

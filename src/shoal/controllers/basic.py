@@ -31,14 +31,23 @@ class BasicMAC(TeamNetwork):
 
     Settings = BasicMACSettings
     has_sub_values = False
+    chooses_vectors = False
+    """Whether actions are vectors, chosen among candidates."""
     reads_state = False
     """Whether ``select_actions`` needs the environment's state beside the observations."""
 
     def __init__(
-        self, settings: BasicMACSettings, spec: TeamSpec, make: Make, copies: int = 1, message_dim: int = 0
+        self,
+        settings: BasicMACSettings,
+        spec: TeamSpec,
+        make: Make,
+        copies: int = 1,
+        message_dim: int = 0,
+        output_dim: int | None = None,
     ) -> None:
         inputs = TeamInputs(spec, settings.obs_last_action, settings.obs_agent_id, settings.full_comm)
-        agent = make("agent", input_dim=inputs.dim + message_dim, output_dim=spec.n_actions, copies=copies)
+        output_dim = spec.n_actions if output_dim is None else output_dim
+        agent = make("agent", input_dim=inputs.dim + message_dim, output_dim=output_dim, copies=copies)
         super().__init__(spec, inputs, agent)
         if self.agent.reads_alive and not spec.has_alive:
             raise UserError(
@@ -50,7 +59,7 @@ class BasicMAC(TeamNetwork):
             kind = "discrete" if spec.discrete else "continuous"
             raise UserError(
                 f"action_selector={settings.action_selector} does not fit the environment's {kind} actions: "
-                f"use {'epsilon_greedy' if spec.discrete else 'gaussian'}."
+                + ("use epsilon_greedy." if spec.discrete else "use --config=mq_lan or qf_lan (epsilon_uniform).")
             )
 
     @property
@@ -99,6 +108,36 @@ class BasicMAC(TeamNetwork):
         )
         return outputs, histories, losses | self.auxiliary_losses(batch, steps, histories)
 
+    def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """Values of executed actions: outputs ``[M, P, N, A]``, actions ``[P, N (, d)]`` -> ``[M, P, N]``."""
+        index = actions.expand(outputs.shape[:-1]).unsqueeze(-1)
+        return outputs.gather(-1, index).squeeze(-1)
+
+    def value_next(
+        self, outputs: Tensor, target: "BasicMAC", target_outputs: Tensor, avail: Tensor | None, double_q: bool
+    ) -> Tensor:
+        """What ``target`` says that each agent's best action is worth, by its own choice or (double Q) by this one's.
+
+        Shapes: outputs of both ``[M, P, N, A]``, avail ``[P, N, A]`` (discrete) -> ``[P, N]``.
+        """
+        assert avail is not None
+        best = greedy(outputs[0] if double_q else target_outputs[0], avail)
+        return target.value_taken(target_outputs, best)[0]
+
+    def after_update(
+        self, outputs: Tensor, counted: Tensor, target: "BasicMAC", t_env: int, n_updates: int
+    ) -> dict[str, Tensor]:
+        """What the controller learns beside its gradient, after an update, and what to record of it.
+
+        Args:
+            outputs: of the transitions, before the update, ``[M, R, N, A]``.
+            counted: whose transitions count, bool ``[R, N]``.
+            target: the target controller.
+            t_env: environment steps done so far.
+            n_updates: gradient steps done so far, this one included.
+        """
+        return {}
+
     def auxiliary_losses(self, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor) -> dict[str, Tensor]:
         """Losses that the controller adds to the learner's, by the name they are recorded under.
 
@@ -140,7 +179,7 @@ class BasicMAC(TeamNetwork):
         inputs, alive = self.agent_inputs(batch, steps), self.alive_in(batch, steps)
         metrics: dict[str, Tensor] = self.agent.diagnostics(inputs, alive, steps.acted, t_env)
         others = self.agent.executions()
-        if len(others) == 1:
+        if len(others) == 1 or not self.spec.discrete:
             return metrics
         hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
         avail = steps.pack(batch["avail_actions"])

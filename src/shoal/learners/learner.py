@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shoal.components.batch import EpisodeBatch, PackedSteps, transition_mask
 from shoal.components.returns import td_lambda
-from shoal.components.schedules import LinearSchedule
+from shoal.components.schedules import LinearSchedule, TMax, anneal_steps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.team import Make
@@ -27,11 +27,16 @@ class LearnerSettings:
     lr: Annotated[float, "learning rate"] = 0.001
     lr_finish: Annotated[float | None, "learning rate after lr_anneal_time steps; null keeps lr throughout"] = None
     lr_anneal_time: Annotated[int, "environment steps over which the learning rate goes from lr to lr_finish"] = 1000000
+    lr_anneal_frac: Annotated[float | None, "the same as a fraction of t_max; null: lr_anneal_time"] = None
+    t_max: TMax = 2_000_000
     optimizer: Annotated[Literal["adam", "rmsprop"], "optimiser of all parameters together"] = "adam"
     optim_alpha: Annotated[float, "smoothing constant, rmsprop only"] = 0.99
     optim_eps: Annotated[float, "term added to the denominator, rmsprop only (adam uses 1e-8)"] = 1e-5
     grad_norm_clip: Annotated[float, "largest norm of the whole gradient"] = 10.0
-    target_update_interval: Annotated[int, "episodes collected between copies into the target networks"] = 200
+    target_update_interval: Annotated[int, "episodes (or updates) between copies into the target networks"] = 200
+    target_update_unit: Annotated[
+        Literal["episodes", "gradient_steps"], "what target_update_interval counts: episodes collected, or updates"
+    ] = "episodes"
 
     def __post_init__(self) -> None:
         for name in ("gamma", "td_lambda"):
@@ -41,6 +46,10 @@ class LearnerSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} is out of range: it must be positive.")
+        if self.lr_anneal_frac is not None and not 0 < self.lr_anneal_frac <= 1:
+            raise UserError(
+                f"lr_anneal_frac={self.lr_anneal_frac} is out of range: give a fraction of the run, up to 1, or null."
+            )
 
 
 class Learner(nn.Module):
@@ -56,10 +65,7 @@ class Learner(nn.Module):
 
     def __init__(self, settings: Any, spec: TeamSpec, make: Make) -> None:
         super().__init__()
-        if not spec.discrete:
-            raise UserError(
-                f"The learner {type(self).__name__} needs discrete actions, but this environment's are continuous."
-            )
+        self.check_actions(spec)
         self.settings = settings
         self.spec = spec
         self.controller: BasicMAC = make("mac", spec=spec, make=make)
@@ -68,7 +74,8 @@ class Learner(nn.Module):
         self.build(make)
         trained = [p for p in self.parameters() if p.requires_grad]
         finish = settings.lr if settings.lr_finish is None else settings.lr_finish
-        self._lr = LinearSchedule(settings.lr, finish, settings.lr_anneal_time)
+        duration = anneal_steps(settings.lr_anneal_frac, settings.t_max, settings.lr_anneal_time)
+        self._lr = LinearSchedule(settings.lr, finish, duration)
         self.optimiser: torch.optim.Optimizer
         if settings.optimizer == "adam":
             self.optimiser = torch.optim.Adam(trained, lr=settings.lr, fused=True)
@@ -82,12 +89,27 @@ class Learner(nn.Module):
         self.n_updates: Tensor
 
     @classmethod
+    def check_actions(cls, spec: TeamSpec) -> None:
+        """Refuse an environment with actions that this learner knows nothing of.
+
+        Raises:
+            UserError: they are continuous.
+        """
+        if not spec.discrete:
+            raise UserError(
+                f"The learner {cls.__name__} needs discrete actions, but this environment's are continuous: "
+                "use --config=mq_lan or qf_lan, or env_args.action_mode=bang_bang where the environment has it."
+            )
+
+    @classmethod
     def check_controller(cls, controller: type[BasicMAC]) -> None:
         """Refuse a controller that this learner cannot train.
 
         Raises:
-            UserError: one has sub-values and the other has not.
+            UserError: one has sub-values and the other has not, or the controller chooses action vectors.
         """
+        if controller.chooses_vectors:
+            raise UserError(f"The learner {cls.__name__} cannot train {controller.__name__}: use learner=lan_learner.")
         if controller.has_sub_values == cls.has_sub_values:
             return
         wanted = "with sub-values (mac=s2q_mac)" if cls.has_sub_values else "without sub-values (mac=basic_mac)"
@@ -127,11 +149,11 @@ class Learner(nn.Module):
         return flat.index_select(1, steps.index[steps.acted])
 
     def target_of(self, module: Network) -> Network:
-        """A frozen copy of ``module`` that follows it every ``target_update_interval`` episodes."""
+        """A frozen copy of ``module`` that follows it every ``target_update_interval``."""
         return self.target_following(copy.deepcopy(module), module.state_dict)
 
     def target_following(self, target: Network, source: Callable[[], dict[str, Any]]) -> Network:
-        """``target``, frozen, which takes over ``source()`` now and every ``target_update_interval`` episodes."""
+        """``target``, frozen, which takes over ``source()`` now and every ``target_update_interval``."""
         self._followed.append((target, source))
         target.load_state_dict(source())
         return target.requires_grad_(False)
@@ -147,10 +169,16 @@ class Learner(nn.Module):
             group["lr"] = self._lr(t_env)
         self.optimiser.step()
         self.n_updates += 1
-        if episode - int(self.last_target_update) >= self.settings.target_update_interval:
+        metrics |= self.after_step(t_env)
+        now = episode if self.settings.target_update_unit == "episodes" else int(self.n_updates)
+        if now - int(self.last_target_update) >= self.settings.target_update_interval:
             self.update_targets()
-            self.last_target_update.fill_(episode)
+            self.last_target_update.fill_(now)
         return metrics
+
+    def after_step(self, t_env: int) -> Metrics:
+        """What else changes with a gradient step, after the optimiser and before the targets; what to record of it."""
+        return {}
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Take the networks alone out of another learner's ``state_dict()``; targets start as copies of them."""

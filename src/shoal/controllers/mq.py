@@ -1,0 +1,133 @@
+"""MQ-LAN's controller: critics of action vectors, and the codebook of those that are worth trying."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from shoal.components.anchored_codebook import AnchoredCodebook
+from shoal.components.codebook import Codebook, CodebookSettings, FrozenCodebook
+from shoal.components.schedules import LinearSchedule, TMax
+from shoal.components.spec import TeamSpec
+from shoal.controllers.basic import BasicMAC
+from shoal.controllers.team import Make
+from shoal.controllers.vectors import VectorMAC, VectorMACSettings
+from shoal.modules.layers.action_head import ActionHead
+from shoal.modules.layers.stacked import copy_state_dict
+from shoal.utils.errors import UserError
+
+PUBLISHED_EPISODES = 50_000
+"""Length of the run for which the published step sizes of the codebook were chosen."""
+
+
+@dataclass(frozen=True)
+class MQMACSettings(CodebookSettings, VectorMACSettings):
+    mq_top_k: Annotated[int, "best slots of a state, which win it and climb its critic's gradient"] = 5
+    mq_lr_start: Annotated[float, "zeta, step size of the slots, at the start"] = 1e-4
+    mq_lr_finish: Annotated[float, "zeta after the anneal"] = 1e-5
+    mq_lr_anneal_frac: Annotated[float, "fraction of t_max over which zeta goes from start to finish"] = 0.66666667
+    mq_lr_autoscale: Annotated[
+        bool, "multiply zeta by 50,000 / (t_max / episode limit), so that slots travel as far in a shorter run"
+    ] = True
+    mq_double_critic: Annotated[bool, "two critics, of which the targets take the lower value; or one"] = True
+    mq_head_dim: Annotated[int, "hidden width of the critics' heads"] = 64
+    mq_test_exclude_frozen: Annotated[bool, "whether tests leave out slots that were placed a moment ago"] = True
+    mq_chunk: Annotated[int, "states whose slots are valued together; too many leave the processor's cache"] = 128
+    t_max: TMax = 2_000_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mq_top_k", "mq_head_dim", "mq_chunk"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        for name in ("mq_lr_start", "mq_lr_finish"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be 0 or more.")
+        if not 0 < self.mq_lr_anneal_frac <= 1:
+            raise UserError(f"mq_lr_anneal_frac={self.mq_lr_anneal_frac} is out of range: give a fraction up to 1.")
+
+
+class MQMAC(VectorMAC):
+    """MovingQ agents (CTDE^2) for LAN: every agent acts by the best of its codebook's K slots, which learn where to be.
+
+    Two critics A_j(h, a) with encoders of their own; the first acts, and is climbed by the slots. The agent's outputs
+    are the state's part of the critics' first layer (``modules/layers/action_head.py``).
+    """
+
+    Settings = MQMACSettings
+
+    def __init__(self, settings: MQMACSettings, spec: TeamSpec, make: Make, execution: bool = False) -> None:
+        copies = 2 if settings.mq_double_critic and not execution else 1
+        super().__init__(settings, spec, make, settings.mq_head_dim, copies)
+        N, d = spec.n_agents, spec.n_actions
+        self.settings = settings
+        self.head = ActionHead(copies, self.agent.hidden_dim, settings.mq_head_dim, d)
+        self.codebook: Codebook | FrozenCodebook
+        if execution:
+            self.codebook = FrozenCodebook(N, settings.mq_k, d)
+        else:
+            self.codebook = (AnchoredCodebook if settings.mq_copies else Codebook)(settings, N, d)
+        self._build_execution: Callable[[], MQMAC] = lambda: MQMAC(settings, spec, make, execution=True)
+        episodes = settings.t_max / spec.episode_limit
+        scale = PUBLISHED_EPISODES / episodes if settings.mq_lr_autoscale else 1.0
+        duration = int(settings.mq_lr_anneal_frac * settings.t_max)
+        self.zeta = LinearSchedule(scale * settings.mq_lr_start, scale * settings.mq_lr_finish, duration)
+        """Step size of the slots after so many environment steps."""
+
+    @torch.no_grad()
+    def select_actions(
+        self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
+    ) -> tuple[TensorDict, TensorDict]:
+        """See ``BasicMAC.select_actions``. In training, greedy picks count as the slots' usage."""
+        outputs, hidden = self.step(step, state)  # [M, B, N, W]
+        slots = self.codebook.actions()  # [N, K, d]
+        values = self.head.table(outputs[0], slots)  # [B, N, K]
+        if test_mode and self.settings.mq_test_exclude_frozen:
+            values = values.masked_fill(~self.codebook.eligible(), -torch.inf)
+        best = values.argmax(-1)  # [B, N]
+        greedy = slots[torch.arange(len(slots), device=slots.device), best]  # [B, N, d]
+        actions = self.selector.select(greedy, None, t_env, test_mode)
+        if not test_mode:
+            assert isinstance(self.codebook, Codebook), "what executes does not train"
+            self.codebook.count(best, (actions == greedy).all(-1))
+        return self._acted(actions, hidden)
+
+    def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        return self.head(outputs, actions)
+
+    def value_next(
+        self, outputs: Tensor, target: BasicMAC, target_outputs: Tensor, avail: Tensor | None, double_q: bool
+    ) -> Tensor:
+        """max_k min_j A_j(h_j, u_k) of the target alone: the maximum of the minimum, not the other way around."""
+        assert isinstance(target, MQMAC)
+        return target.head.max_min(target_outputs, target.codebook.actions(), self.settings.mq_chunk)
+
+    def after_update(
+        self, outputs: Tensor, counted: Tensor, target: BasicMAC, t_env: int, n_updates: int
+    ) -> dict[str, Tensor]:
+        """The slots climb the critic by one step; every ``mq_manage_interval`` updates they are pruned.
+
+        The critic that they climb is that of the pass: its encoder and its head before the gradient step.
+        """
+        codebook, s = self.codebook, self.settings
+        assert isinstance(codebook, Codebook)
+        zeta = self.zeta(t_env)
+        ascent = self.head.ascend(outputs[0], codebook.actions(), s.mq_top_k, counted, s.mq_chunk)
+        moved = codebook.climb(ascent.wins, ascent.gradient, zeta)
+        if n_updates % s.mq_manage_interval == 0 and t_env < s.mq_manage_until * s.t_max:
+            assert isinstance(target, MQMAC)
+            assert isinstance(target.codebook, Codebook)
+            target.codebook.take_over(codebook, codebook.manage().reset)
+        return codebook.metrics() | {"zeta": torch.tensor(zeta), "codebook_move": torch.tensor(moved)}
+
+    def acting_part(self) -> "MQMAC":
+        """The first critic and the slots where they are now: a discrete choice among K actions, nothing that learns."""
+        with torch.random.fork_rng(devices=[]):  # its throw-away initialisation must not disturb the run
+            mac = self._build_execution()
+        mac.agent.load_state_dict(copy_state_dict(self.agent, 0))
+        mac.head.load_state_dict(copy_state_dict(self.head, 0))
+        mac.codebook.load_state_dict({"slots": self.codebook.actions(), "open": self.codebook.eligible()})
+        return mac.to(next(self.agent.parameters()))

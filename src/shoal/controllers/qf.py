@@ -1,0 +1,89 @@
+"""QF-LAN's controller: advantages as functionals of the action, maximised by sampling."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from shoal.components.spec import TeamSpec
+from shoal.controllers.basic import BasicMAC
+from shoal.controllers.team import Make
+from shoal.controllers.vectors import VectorMAC, VectorMACSettings
+from shoal.modules.layers.basis import Basis, Kind
+from shoal.utils.errors import UserError
+
+BLOCK = 512
+"""States whose samples are valued together: their table of values stays in the processor's cache."""
+POOL_SEED = 0
+
+
+@dataclass(frozen=True)
+class QFMACSettings(VectorMACSettings):
+    qf_basis: Annotated[Kind, "functions of the action whose coefficients the agents learn"] = "legendre"
+    qf_rank: Annotated[int, "largest degree of the basis"] = 5
+    qf_samples: Annotated[int, "actions tried for a maximum, in training"] = 1000
+    qf_test_samples: Annotated[int, "the same in tests"] = 1000
+    qf_coef_scaling_exponent: Annotated[float, "p: the coefficient of multi-index q is divided by |q|^p"] = 0.0
+    qf_pool: Annotated[int, "actions drawn once, of which each maximum takes a random stretch"] = 65_536
+
+    def __post_init__(self) -> None:
+        for name in ("qf_rank", "qf_samples", "qf_test_samples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        if self.qf_pool < max(self.qf_samples, self.qf_test_samples):
+            raise UserError(f"qf_pool={self.qf_pool} is smaller than the samples taken of it: raise it.")
+
+
+class QFMAC(VectorMAC):
+    """Q-functional agents (Lobel et al. 2023) for LAN: A(tau, a) = c(tau) . phi(a), the best of 1,000 random actions.
+
+    Samples are a stretch, at a random place, of a pool whose phi is computed once. All agents of a step and all states
+    of an update share them.
+    """
+
+    Settings = QFMACSettings
+
+    def __init__(self, settings: QFMACSettings, spec: TeamSpec, make: Make) -> None:
+        basis = Basis(settings.qf_basis, spec.n_actions, settings.qf_rank, settings.qf_coef_scaling_exponent)
+        super().__init__(settings, spec, make, output_dim=basis.n_terms)
+        self.basis = basis
+        self.n_samples, self.n_test_samples = settings.qf_samples, settings.qf_test_samples
+        generator = torch.Generator().manual_seed(POOL_SEED)
+        pool = 2 * torch.rand(settings.qf_pool, spec.n_actions, generator=generator) - 1
+        self.register_buffer("pool", pool, persistent=False)
+        self.register_buffer("features", basis(pool), persistent=False)
+        self.pool: Tensor
+        self.features: Tensor
+
+    def select_actions(
+        self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
+    ) -> tuple[TensorDict, TensorDict]:
+        """See ``BasicMAC.select_actions``."""
+        with torch.no_grad():
+            outputs, hidden = self.step(step, state)  # [1, B, N, J]
+            here = self._samples(self.n_test_samples if test_mode else self.n_samples)
+            best = self.pool[here][self._best(outputs[0], here)]  # [B, N, d]
+            actions = self.selector.select(best, None, t_env, test_mode)
+        return self._acted(actions, hidden)
+
+    def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        return (outputs * self.basis(actions)).sum(-1)
+
+    def value_next(
+        self, outputs: Tensor, target: BasicMAC, target_outputs: Tensor, avail: Tensor | None, double_q: bool
+    ) -> Tensor:
+        here = self._samples(self.n_samples)
+        best = self._best((outputs if double_q else target_outputs)[0], here)
+        return (target_outputs[0] * self.features[here][best]).sum(-1)
+
+    def _samples(self, n: int) -> slice:
+        start = int(torch.randint(len(self.pool) - n + 1, ()))
+        return slice(start, start + n)
+
+    def _best(self, coefficients: Tensor, here: slice) -> Tensor:
+        """Index of the best sample: ``[P, N, J] -> int64 [P, N]``."""
+        features = self.features[here].mT
+        rows = coefficients.flatten(0, 1).split(BLOCK)
+        return torch.cat([(c @ features).argmax(-1) for c in rows]).view(coefficients.shape[:-1])
