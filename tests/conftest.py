@@ -14,6 +14,9 @@ from shoal.learners.learner import Learner
 
 SPEC = TeamSpec(n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=6, discrete=True)
 
+VECTORS = TeamSpec(n_agents=2, n_actions=2, obs_dim=5, state_dim=10, episode_limit=6, discrete=False)
+"""Two agents with actions in [-1, 1]^2."""
+
 OWN_VALUE = {"central_mac": None, "central_mixer": None}
 """S2Q without a central Q*."""
 
@@ -37,6 +40,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "s2q_vdn": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "vdn", **OWN_VALUE},
     "s2q_qmix": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "qmix", **OWN_VALUE},
     "s2q_qplex": {"learner": "s2q_learner", "mac": "s2q_mac", "mixer": "qplex", **OWN_VALUE},
+    "lan": {"learner": "lan_learner"},
+    "lan_cadp": {"learner": "lan_learner", **CADP},
+    "lan_comm": {"learner": "lan_learner", "mac": "comm_mac"},
 }
 
 MakeLearner = Callable[..., Learner]
@@ -96,6 +102,11 @@ def make_batch() -> MakeBatch:
             "terminated": ((step == ends - 1) & (torch.arange(B) % 3 != 2)[:, None]).unsqueeze(-1),
             "filled": filled.unsqueeze(-1),
         }
+        if not spec.discrete:
+            del fields["avail_actions"]
+            fields["actions"] = torch.rand(B, rows, spec.n_agents, spec.n_actions, generator=generator) * 2 - 1
+        if spec.has_alive:
+            fields["alive"] = torch.rand(B, rows, spec.n_agents, generator=generator) < 0.8
         padded = {key: torch.where(filled.view(B, rows, *[1] * (x.dim() - 2)), x, 0) for key, x in fields.items()}
         return TensorDict({k: x.to(fields[k].dtype) for k, x in padded.items()}, batch_size=[B, rows])
 

@@ -3,8 +3,12 @@
     A(h, a) = w . ReLU(W_h h + b + W_u a) + c
 
 is Linear(H + d -> H), ReLU, Linear(H -> 1) with its first layer split: the agent's network makes W_h h + b once for a
-state (its outputs), W_u a is computed once for a candidate, and a table of all pairs costs a sum, a ReLU and a product
-with w. Blocks of states are small enough for their pairs to stay in the processor's cache.
+state (its outputs), W_u a is computed once for a candidate, and a table of all pairs costs a maximum and a product:
+
+    ReLU(x + y) = max(x, -y) + y
+
+is one pass over the pairs where a sum and a ReLU are two, and w . y is one number a candidate. Blocks of states are
+small enough for their pairs to stay in the processor's cache.
 """
 
 import math
@@ -107,10 +111,11 @@ class ActionHead(nn.Module):
         P, N, W = states.shape
         K = candidates.shape[1]
         size = max(1, min(P, block // N))
-        parts, weight, bias = self._parts(candidates, k), self.out.weight[k, 0], self._bias(k)
-        pairs = states.new_empty(size, N, K, W)
+        parts, weight = self._parts(candidates, k), self.out.weight[k, 0]
+        less, rest = -parts.mT.contiguous(), parts @ weight + self._bias(k)  # [N, W, K], [N, K]
+        pairs = states.new_empty(size * N, W, K)
         for start in range(0, P, size):
             rows = slice(start, min(start + size, P))
-            here = pairs[: rows.stop - rows.start]
-            torch.add(states[rows].unsqueeze(2), parts, out=here).relu_()
-            yield rows, torch.mv(here.view(-1, W), weight).view(-1, N, K) + bias
+            here = pairs[: N * (rows.stop - rows.start)]
+            torch.maximum(states[rows].unsqueeze(-1), less, out=here.view(-1, N, W, K))
+            yield rows, torch.bmm(weight.expand(len(here), 1, W), here).view(-1, N, K) + rest
