@@ -2,9 +2,9 @@
 
     python benchmarks/lan_step.py                 B=32, T=500, N=2, K=100, Multiwalker's sizes, one torch thread
 
-Times are of the processor, not of the clock, where there is no GPU: other processes then count for less. All candidates
-run in turn, round after round; ratios are medians of the rounds' ratios. Episodes have full length, so nothing is gained by leaving out padding. ``--device cuda`` runs on
-a GPU, ``--profile`` says where MQ-LAN's time goes.
+Where there is no GPU, times are of the processor, not of the clock: other processes then count for less. All candidates
+run in turn, round after round; ratios are medians of the rounds' ratios. Episodes have full length, so nothing is
+gained by leaving out padding. ``--device cuda`` runs on a GPU, ``--profile`` says where MQ-LAN's time goes.
 """
 
 import argparse

@@ -36,17 +36,34 @@ def trained(tmp_path: Path, alg: str | None = None, **settings: Any) -> Experime
     return run
 
 
-@pytest.mark.parametrize("alg", files.names("algs"))
+def for_continuous_actions(alg: str) -> bool:
+    """Whether an algorithm's file is written for action vectors, or for an environment that turns them into indices."""
+    settings = files.load("algs", alg)
+    return registry.find("mac", settings.get("mac", "basic_mac")).chooses_vectors or "env_args" in settings
+
+
+DISCRETE = [alg for alg in files.names("algs") if not for_continuous_actions(alg)]
+CONTINUOUS = [alg for alg in files.names("algs") if for_continuous_actions(alg) and "bang_bang" not in alg]
+
+
+@pytest.mark.parametrize("alg", DISCRETE)
 @pytest.mark.parametrize("key", ["lbforaging:Foraging-5x5-2p-1f-v3", "rware:rware-tiny-2ag-v2"])
 def test_gymnasium_environments(tmp_path: Path, alg: str, key: str) -> None:
     pytest.importorskip(key.partition(":")[0], reason="pip install lbforaging rware")
     trained(tmp_path, alg, env="gymma", env_args={"key": key, "time_limit": 12})
 
 
-@pytest.mark.parametrize("alg", files.names("algs"))
+@pytest.mark.parametrize("alg", DISCRETE)
 def test_pettingzoo_environments(tmp_path: Path, alg: str) -> None:
     pytest.importorskip("pygame", reason="pip install pygame")
     args = {"key": "pettingzoo.sisl.pursuit_v4", "time_limit": 6, "kwargs": {"n_pursuers": 2, "obs_range": 3}}
+    trained(tmp_path, alg, env="pettingzoo", env_args=args)
+
+
+@pytest.mark.parametrize("alg", CONTINUOUS)
+def test_continuous_actions(tmp_path: Path, alg: str) -> None:
+    pytest.importorskip("Box2D", reason="pip install Box2D pygame")
+    args = {"key": "pettingzoo.sisl.multiwalker_v9", "time_limit": 8, "kwargs": {"n_walkers": 2}}
     trained(tmp_path, alg, env="pettingzoo", env_args=args)
 
 
@@ -55,10 +72,17 @@ def combinations() -> Iterator[dict[str, Any]]:
     bases = ({}, {"central_mac": None, "central_mixer": None})
     for agent, mixer in product(registry.COMPONENTS["agent"], [None, *registry.COMPONENTS["mixer"]]):
         for learner, mac in product(registry.COMPONENTS["learner"], registry.COMPONENTS["mac"]):
-            fits = registry.find("learner", learner).has_sub_values == registry.find("mac", mac).has_sub_values
-            if not fits or (mixer is None and learner != "q_learner"):
+            sub_values = [registry.find(*named).has_sub_values for named in (("learner", learner), ("mac", mac))]
+            if sub_values[0] != sub_values[1] or registry.find("mac", mac).chooses_vectors:
                 continue
-            names = {"agent": agent, "mixer": mixer, "learner": learner, "mac": mac}
+            names = {"agent": agent, "learner": learner, "mac": mac}
+            if learner == "lan_learner":
+                if mixer is None:  # it has none
+                    yield names
+                continue
+            if mixer is None and learner != "q_learner":
+                continue
+            names["mixer"] = mixer
             yield from (names | base for base in (bases if learner == "s2q_learner" else bases[:1]))
 
 
@@ -69,24 +93,31 @@ def test_every_agent_mixer_learner_and_controller(tmp_path: Path, names: dict[st
     trained(tmp_path, **names, env="pettingzoo", env_args=args)
 
 
+@pytest.mark.parametrize("mac", ["qf_mac", "mq_mac"])
+def test_agents_that_exchange_advice_choose_action_vectors(tmp_path: Path, mac: str) -> None:
+    pytest.importorskip("Box2D", reason="pip install Box2D pygame")
+    args = {"key": "pettingzoo.sisl.multiwalker_v9", "time_limit": 8, "kwargs": {"n_walkers": 2}}
+    trained(tmp_path, learner="lan_learner", mac=mac, agent="att_rnn", env="pettingzoo", env_args=args)
+
+
 @pytest.mark.parametrize("learner", ["wqmix_learner", "s2q_learner"])
 def test_these_learners_need_a_mixer(learner: str) -> None:
     with pytest.raises(UserError, match="mixer=None has the wrong type"):
         RunSettings({"env": "matrix_game", "learner": learner, "mixer": None}, ExperimentSettings)
 
 
-@pytest.mark.parametrize("alg", files.names("algs"))
+@pytest.mark.parametrize("alg", DISCRETE)
 def test_pymarl_environments(tmp_path: Path, alg: str) -> None:
     trained(tmp_path, alg, env="pymarl", env_args={"key": "test_combinations:TinyPyMARL"})
 
 
-@pytest.mark.parametrize("alg", files.names("algs"))
+@pytest.mark.parametrize("alg", DISCRETE)
 def test_payoff_games(tmp_path: Path, alg: str) -> None:
     trained(tmp_path, alg, **files.load("envs", "matrix_game_shift"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alg", files.names("algs"))
+@pytest.mark.parametrize("alg", DISCRETE)
 def test_smax(tmp_path: Path, alg: str) -> None:
     trained(tmp_path, alg, env="smax", env_args={"map_name": "3m", "max_steps": 20})
 
