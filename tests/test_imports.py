@@ -32,9 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "utils",
     },
 }
-"""Part of the package -> the other parts that it may import. The entry points (cli, doctor) may import all."""
+"""Part of the package -> the other parts that it may import. The entry points (cli, doctor, sync) may import all."""
 
-ENTRY_POINTS = {"cli", "doctor", "__init__"}
+ENTRY_POINTS = {"cli", "doctor", "sync", "__init__"}
 
 
 def part_of(path: Path) -> str:

@@ -10,21 +10,24 @@ from typing import Any
 
 import numpy as np
 import sacred
+import yaml
 from docopt import DocoptExit, docopt
 from sacred.arg_parser import get_config_updates
 from sacred.config.config_summary import ConfigSummary
-from sacred.observers import RunObserver
+from sacred.observers import FileStorageObserver, RunObserver
 from sacred.run import Run
 
 from shoal import registry
 from shoal.config import files
 from shoal.config.settings import RunSettings, declared_by
-from shoal.experiment import Experiment, ExperimentSettings
+from shoal.experiment import JUDGED_BY, Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils import recording
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
+from shoal.utils.mongo import MONGO_VARIABLE, redact
+from shoal.utils.mongo_observer import MongoMirror, mongo_observer
 from shoal.utils.signals import Interrupted, sigterm_interrupts
 
 HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement learning).
@@ -36,6 +39,7 @@ HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement le
   with KEY=VALUE ...  override settings; those of the environment are env_args.KEY=VALUE
   --list              every algorithm, environment, runner, controller, learner, mixer and agent
   doctor              what is installed, what is missing, and the command that mends it
+  sync RUN_DIR ...    bring recorded runs to MongoDB after the fact
 
 Try:
   python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=500000
@@ -51,9 +55,8 @@ TYPED = "command line"
 OF_ONE_START = ("checkpoint_path", "load_step", "evaluate", "save_replay")
 """What a checkpoint's run was started with that a run which goes on with it is not."""
 PROGRAM = "src/main.py"
-MONGO_VARIABLE = "SHOAL_MONGO_URL"
-MODEL_DIR_FILE = "model_dir.txt"
-"""In a run's record: where its checkpoints are."""
+SETTINGS_FILE = "settings.yaml"
+"""In a run's record: every setting, in a form that may stand behind `with`."""
 
 
 def main(argv: list[str]) -> int:
@@ -85,6 +88,10 @@ def _main(argv: list[str]) -> int:
         from shoal import doctor  # its checks import what a run does not need
 
         return doctor.main()
+    if rest[:1] == ["sync"]:
+        from shoal import sync
+
+        return sync.main(rest[1:])
 
     sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would take the terminal away from the live display
     ex = sacred.Experiment("shoal", save_git_info=False)
@@ -121,14 +128,30 @@ def _main(argv: list[str]) -> int:
             f"'{command}' was not understood: settings come after the word 'with', as in: with t_max=100000."
         )
     if command not in dict(ex.gather_commands()) and command != "train":
-        commands = [name for name, _ in ex.gather_commands()] + ["doctor"]
+        commands = [name for name, _ in ex.gather_commands()] + ["doctor", "sync"]
         raise UserError(f"Unknown command '{command}': did you mean {registry.nearest(command, commands)}?")
     ex.configurations.append(_ResolvedConfig(settings, set(files.overlay(given)[1])))
     if command == "train" and not args["--unobserved"]:
         ex.observers.extend(_observers(settings, args))
     args["--file_storage"] = args["--mongo_db"] = None  # taken care of
-    ex.run(command, options=args, named_configs=(), info={})
+    args["--name"] = args["--name"] or settings.of(ExperimentSettings).name
+    # Around all of it: sacred, too, takes time to start and to finish, and what ends it then must be recorded.
+    with sigterm_interrupts():
+        try:
+            ex.run(command, options=args, named_configs=(), info={})
+        finally:
+            _say_what_mongo_lacks(ex.observers)
     return 0
+
+
+def _say_what_mongo_lacks(observers: Sequence[RunObserver]) -> None:
+    folder = _run_dir(observers)
+    if folder is not None and any(isinstance(one, MongoMirror) and not one.up_to_date for one in observers):
+        print(
+            "warning: MongoDB does not have all of this run, the file record does; when the server is there: "
+            f"python {PROGRAM} sync {folder}",
+            file=sys.stderr,
+        )
 
 
 def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -214,7 +237,7 @@ def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option:
 
 def recorded_models(path: Path) -> Path:
     """The folder of checkpoints that belongs to ``path``: itself, or where the recorded run in ``path`` put them."""
-    note = path / MODEL_DIR_FILE
+    note = path / recording.MODEL_DIR_FILE
     return Path(note.read_text().strip()) if note.is_file() else path
 
 
@@ -227,12 +250,16 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
         model_dir = recorded_models(Path(s.resume))
         model_dir = model_dir.parent if model_dir.is_file() else model_dir
     run.info["git"] = recording.git_commit(Path(__file__).parent)
-    run_dir = _run_dir(run)
-    if run_dir is not None and s.save_model:
-        run.info["model_dir"] = str(model_dir)
-        (run_dir / MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
+    run_dir = _run_dir(run.observers)
+    if run_dir is not None:
+        settings_file = run_dir / SETTINGS_FILE
+        settings_file.write_text(yaml.safe_dump(settings.values, sort_keys=True, allow_unicode=True))
+        run.add_artifact(str(settings_file))
+        if s.save_model:
+            run.info["model_dir"] = str(model_dir)
+            (run_dir / recording.MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
     t_start = content["progress"]["t_env"] if content else 0
-    with sigterm_interrupts(), Console(s.t_max, t_start=t_start) as console:
+    with Console(s.t_max, t_start=t_start) as console:
         logger = Logger(run, console, results / "tb_logs" / token if s.use_tensorboard else None)
         experiment = None
         try:
@@ -249,6 +276,8 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
             if experiment is not None:
                 experiment.close()
             logger.close()
+            if (model_dir / checkpoints.BEST).is_file():
+                run.add_artifact(str(model_dir / checkpoints.BEST))
     recording.flush_record(run)  # the curve is drawn from the record
     score = _report(run, run_dir, model_dir, result, s)
     recording.flush_record(run)
@@ -259,7 +288,7 @@ def _report(
     run: Run, run_dir: Path | None, model_dir: Path, result: dict[str, float], s: ExperimentSettings
 ) -> float | None:
     """Say how it ended and where everything lies."""
-    score = "test_battle_won_mean" if "test_battle_won_mean" in result else "test_return_mean"
+    score = next((key for key in JUDGED_BY if key in result), "")
     for key, value in sorted(result.items()):
         print(f"{key:<28}{value:.4g}")
     if run_dir is not None:
@@ -272,14 +301,14 @@ def _report(
                 run.add_artifact(str(picture))
                 print(f"curve        {picture}")
     if s.save_model and not s.evaluate:
-        print(f"checkpoints  {model_dir}")
+        print(f"checkpoints  {model_dir} (that of the best test: {checkpoints.BEST})")
     return result.get(score)
 
 
-def _run_dir(run: Run) -> Path | None:
-    """The folder of the run's file record."""
-    for observer in run.observers:
-        if isinstance(observer, sacred.observers.FileStorageObserver):
+def _run_dir(observers: Sequence[RunObserver]) -> Path | None:
+    """The folder of the run's file record, once there is one."""
+    for observer in observers:
+        if isinstance(observer, FileStorageObserver) and observer.dir is not None:
             return Path(observer.dir)
     return None
 
@@ -291,14 +320,12 @@ def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserv
     target = args["--mongo_db"] or s.mongo_url
     if target and "@" in str(target):
         raise UserError(
-            f"The MongoDB address {recording.redact(str(target))} holds a password, and settings are written into the "
+            f"The MongoDB address {redact(str(target))} holds a password, and settings are written into the "
             f"record: put the address into the environment variable {MONGO_VARIABLE} instead."
         )
     target = target or os.environ.get(MONGO_VARIABLE)
     if target:
-        mongo = recording.mongo_observer(str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr))
-        if mongo is not None:
-            observers.append(mongo)
+        observers.append(mongo_observer(str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr)))
     return observers
 
 

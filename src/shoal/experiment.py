@@ -50,7 +50,9 @@ class ExperimentSettings:
     ] = None
     save_model: Annotated[bool, "save checkpoints under <local_results_path>/models"] = True
     save_model_interval: Annotated[int, "environment steps between checkpoints"] = 50_000
+    keep_checkpoints: Annotated[int, "newest checkpoints to keep, beside the one of the best test; 0 keeps all"] = 3
     save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume"] = False
+    keep_buffers: Annotated[int, "newest checkpoints that keep their replay memory; 0: all of them"] = 1
     checkpoint_path: Annotated[str, "folder or file of checkpoints to start from or to evaluate"] = ""
     load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest"] = 0
     evaluate: Annotated[bool, "only test the loaded checkpoint, greedily"] = False
@@ -71,7 +73,7 @@ class ExperimentSettings:
         for key in at_least_one:
             if getattr(self, key) < 1:
                 raise UserError(f"{key}={getattr(self, key)} is out of range: it must be at least 1.")
-        for key in ("torch_threads", "load_step"):
+        for key in ("torch_threads", "load_step", "keep_checkpoints", "keep_buffers"):
             if getattr(self, key) < 0:
                 raise UserError(f"{key}={getattr(self, key)} is out of range: it must be 0 or more.")
         if self.seed is not None and self.seed < 0:
@@ -93,6 +95,10 @@ class ExperimentSettings:
             raise UserError("resume and checkpoint_path exclude each other: resume already names the checkpoint.")
 
 
+JUDGED_BY = ("test_battle_won_mean", "test_win_rate", "test_return_mean")
+"""What makes one test better than another: the win rate where there is one; between equal ones, the return."""
+
+
 @dataclass
 class Progress:
     """The counters of a run; with the random states, all that decides what it does next."""
@@ -105,6 +111,8 @@ class Progress:
     last_learner_log: int = 0
     last_save: int = 0
     since_log: dict[str, list[float]] = field(default_factory=dict)
+    best: list[float] = field(default_factory=list)
+    """The best test so far, by what JUDGED_BY names; empty before there is one."""
 
     def due(self, last: int | None, interval: int) -> bool:
         """Whether ``interval`` environment steps have passed since ``last``."""
@@ -253,6 +261,7 @@ class Experiment:
         self.logger.log(metrics, p.t_env)
         self.console.test_result(p.t_env, metrics)
         p.last_test = p.t_env
+        self._save_if_best(metrics)
         if self.on_test is not None:
             self.on_test(self)
         return metrics
@@ -305,21 +314,49 @@ class Experiment:
         p.last_save = p.t_env
         if not s.save_model:
             return None
-        content = {
-            "config": self.all_settings.values,
-            "learner": self.learner.state_dict(),
-            "runner": self.runner.state_dict(),
-            "progress": asdict(p),
-            "buffer": self.buffer.state_dict(with_episodes=s.save_buffer),
-            "random": random_state(),
-        }
         try:
-            path = checkpoints.save(content, self.model_dir, p.t_env)
+            path = checkpoints.save(self._content(s.save_buffer), self.model_dir, p.t_env)
         except OSError as error:
             self.logger.warning(f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror}).")
             return None
         self.logger.info(f"checkpoint {path}")
+        try:  # only now that the new one is whole
+            checkpoints.prune(self.model_dir, p.t_env, s.keep_checkpoints, s.keep_buffers)
+        except Exception as error:  # of the file system, or a damaged file: no reason to end a run
+            self.logger.warning(f"Older checkpoints in {self.model_dir} take more room than they should: {error}.")
         return path
+
+    def _save_if_best(self, metrics: dict[str, float]) -> None:
+        s, p = self.settings, self.progress
+        score = [metrics[key] for key in JUDGED_BY if key in metrics]
+        if s.evaluate or score <= p.best:
+            return
+        p.best = score
+        if s.save_model:
+            try:
+                checkpoints.write(self._content(with_episodes=False), self.model_dir / checkpoints.BEST)
+            except OSError as error:
+                self.logger.warning(f"The best test's checkpoint cannot be written ({error.strerror}).")
+
+    def _best_saved(self) -> list[float]:
+        """How the best checkpoint did, which may be younger than the one that the run goes on from."""
+        path = self.model_dir / checkpoints.BEST
+        if not path.is_file():
+            return []
+        try:
+            return list(checkpoints.load(path)["progress"]["best"])
+        except UserError:  # damaged: the next good test replaces it
+            return []
+
+    def _content(self, with_episodes: bool) -> dict[str, Any]:
+        return {
+            "config": self.all_settings.values,
+            "learner": self.learner.state_dict(),
+            "runner": self.runner.state_dict(),
+            "progress": asdict(self.progress),
+            "buffer": self.buffer.state_dict(with_episodes),
+            "random": random_state(),
+        }
 
     def load(self, content: dict[str, Any], whole: bool) -> None:
         """Take over a checkpoint: the networks, and for a resume (``whole``) everything else.
@@ -334,6 +371,7 @@ class Experiment:
             else:
                 self.learner.load_state_dict(content["learner"])
                 self.progress = progress
+                progress.best = max(progress.best, self._best_saved())
                 self.runner.load_state_dict(content["runner"])
                 self.buffer.load_state_dict(content["buffer"])
                 set_random_state(content["random"])

@@ -11,13 +11,19 @@ from shoal.utils.errors import UserError
 
 FORMAT = 1
 SUFFIX = ".pt"
+BEST = f"best{SUFFIX}"
+"""The checkpoint of the best test so far, beside those named after their step."""
 
 
 def save(content: dict[str, Any], folder: Path, t_env: int) -> Path:
-    """Write ``folder/<t_env>.pt`` under a temporary name and rename it, so that a kill leaves no half file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{t_env}{SUFFIX}"
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+    """Write ``folder/<t_env>.pt``, whole or not at all."""
+    return write(content, folder / f"{t_env}{SUFFIX}")
+
+
+def write(content: dict[str, Any], path: Path) -> Path:
+    """Write a checkpoint under a temporary name and rename it, so that a kill leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             torch.save({"format": FORMAT, **content}, file)
@@ -28,6 +34,32 @@ def save(content: dict[str, Any], folder: Path, t_env: int) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def prune(folder: Path, newest: int, keep: int, keep_buffers: int) -> None:
+    """Bound the room that ``folder`` takes, after the checkpoint of step ``newest`` has been written.
+
+    Of the checkpoints up to ``newest`` the last ``keep`` stay, and of those the last ``keep_buffers`` with their replay
+    memory (0: all). Later ones are of a future that the run went back from: they stay until it comes past them. So does
+    the best one.
+
+    Raises:
+        OSError: a file cannot be deleted or rewritten.
+    """
+    steps = [step for step in steps_in(folder) if step <= newest]
+    for step in steps[:-keep] if keep else []:
+        (folder / f"{step}{SUFFIX}").unlink(missing_ok=True)
+    kept = steps[-keep:]
+    # Earlier ones lost theirs when they came to this place.
+    if keep_buffers and len(kept) > keep_buffers:
+        _drop_buffer(folder / f"{kept[-keep_buffers - 1]}{SUFFIX}")
+
+
+def _drop_buffer(path: Path) -> None:
+    # Mapped, not read: the memory may be larger than the room for it.
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if content["buffer"]["episodes"] is not None:
+        write({**content, "buffer": {"rng": content["buffer"]["rng"], "episodes": None}}, path)
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -1,9 +1,9 @@
-"""sacred's observers, made to keep their record when something around them breaks.
+"""sacred's record in files, made to keep what it has when something around it breaks.
 
-What sacred 0.8.7 loses without a word, and what is done about it here:
+What sacred 0.8.7 loses without a word, and what is done about it here (for MongoDB: `shoal.utils.mongo_observer`):
 
-* a metric that is a tensor, a full disk or a server away for a minute makes it drop an observer for the
-  rest of the run: `file_observer` and `mongo_observer` convert, keep what they could not store and try again;
+* a metric that is a tensor or a full disk makes it drop the observer for the rest of the run: `file_observer`
+  converts, keeps what it could not store and tries again;
 * `metrics.json` is rewritten in place: a kill in that moment loses all of it. Ours is replaced at once;
 * text printed since the last heartbeat is lost when a run fails: `flush_record`;
 * captured output over 16 MB cannot be stored in MongoDB: `bounded_output`.
@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import json
 import logging
-import mimetypes
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sacred.observers import FileStorageObserver, MongoObserver
-from sacred.observers.mongo import parse_mongo_db_arg
+from sacred.observers import FileStorageObserver
 from sacred.serializer import flatten
 from sacred.settings import SETTINGS
 
@@ -39,6 +38,11 @@ _log = logging.getLogger(__name__)
 
 _HEAD = _TAIL = 2**20  # characters of captured output kept from the start and from the end of a run
 _CUT = re.compile(r"\n\[\.\.\. (\d+) characters of output left out here \.\.\.\]\n")
+
+_UID = "uid"
+
+MODEL_DIR_FILE = "model_dir.txt"
+"""In a run's record: where its checkpoints are."""
 
 MetricsByName = Mapping[str, Mapping[str, list[Any]]]
 """What sacred hands an observer at a heartbeat: per metric, new `values`, `steps` and `timestamps`."""
@@ -69,6 +73,12 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # an array or scalar of numpy, torch or jax
         return plain(value.tolist())
     return str(value)
+
+
+def uid_of(meta: MutableMapping[str, Any]) -> str:
+    """What marks a run in all its records; given to it, in its `meta` information, by the first that asks."""
+    uid: str = meta.setdefault(_UID, uuid.uuid4().hex)
+    return uid
 
 
 # Captured output.
@@ -176,7 +186,12 @@ class _RunFolder(FileStorageObserver):
         self._saved_cout = ""
         self._complained = False
 
+    def queued_event(self, *args: Any, **kwargs: Any) -> Any:
+        uid_of(kwargs["meta_info"])
+        return super().queued_event(*args, **kwargs)
+
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
+        uid_of(kwargs["meta_info"])
         self._measured, self._saved_cout = {}, ""
         return super().started_event(*args, **kwargs)
 
@@ -253,206 +268,6 @@ class _RunFolder(FileStorageObserver):
             self._complained = True
         else:
             self._complained = False
-
-
-# MongoDB.
-
-
-def mongo_observer(
-    target: str,
-    timeout_s: float = 5.0,
-    *,
-    failure_dir: Path | str = "results/mongo_failures",
-    warn: Callable[[str], None] = _log.warning,
-) -> MongoObserver | None:
-    """A MongoObserver, or None (and a word to `warn`) when the server does not answer.
-
-    Args:
-        target: `HOST:PORT:DB`, `HOST:PORT` or `DB` as sacred's `-m` takes them, `.COLLECTION` allowed behind
-            the database, or a `mongodb://` URL, which may hold a password and whose path names the
-            database ("sacred" without one). The password is never shown.
-        timeout_s: Seconds to look for the server, now and whenever it is away later on.
-        failure_dir: Folder for a pickle of the run's entry, should the server be away when the run ends.
-        warn: Told in whole sentences about a server that is away, now and during the run.
-
-    Raises:
-        UserError: `target` cannot be understood, the server refuses us, or pymongo is not installed.
-    """
-    try:
-        import pymongo
-        from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure, PyMongoError
-    except ImportError as error:
-        raise UserError(
-            "recording to MongoDB needs pymongo: run `pip install 'pymongo>=4.6,<5'`, or leave MongoDB out"
-        ) from error
-
-    shown = redact(target)
-    malformed = UserError(
-        f"cannot understand the MongoDB address {shown!r}: give HOST:PORT:DB, or "
-        "mongodb://USER:PASSWORD@HOST:PORT/DB with special characters in the password written as %XX"
-    )
-    if target.startswith(("mongodb://", "mongodb+srv://")):
-        settings: dict[str, Any] = {"url": target}
-    else:
-        try:
-            settings = parse_mongo_db_arg(target)
-        except (AttributeError, ValueError):  # sacred's parser falls over its own failed match
-            raise malformed from None
-    milliseconds = int(timeout_s * 1000)
-    try:
-        client: Any = pymongo.MongoClient(
-            settings.pop("url", None),
-            serverSelectionTimeoutMS=milliseconds,
-            connectTimeoutMS=milliseconds,
-            socketTimeoutMS=max(milliseconds, 20_000),
-        )
-        settings.setdefault("db_name", client.get_default_database(default="sacred").name)
-    except ConnectionFailure:
-        warn(f"MongoDB at {shown} does not answer; the run goes on with its file record alone")
-        return None
-    except (PyMongoError, ValueError, TypeError):
-        raise malformed from None  # pymongo's message may quote a part of the password
-
-    try:
-        client.admin.command("ping")
-        # A ping needs no rights. Looking for a run does.
-        client[settings["db_name"]][settings.get("collection", "runs")].find_one({}, {"_id": 1})
-        observer = _PatientMongo(client=client, failure_dir=str(failure_dir), **settings)
-    except ConnectionFailure:
-        client.close()
-        warn(f"MongoDB at {shown} does not answer within {timeout_s:g} s; the run goes on with its file record alone")
-        return None
-    except (OperationFailure, ConfigurationError) as error:
-        client.close()
-        reason = (getattr(error, "details", None) or {}).get("codeName") or type(error).__name__
-        raise UserError(
-            f"MongoDB at {shown} refuses us ({reason}): check user, password and authSource in the URL"
-        ) from None
-    except (KeyError, RuntimeError) as error:  # a reserved collection; no run to overwrite
-        client.close()
-        raise UserError(f"MongoDB at {shown}: {error.args[0]}") from None
-    observer.warn = warn
-    return observer
-
-
-def redact(target: str) -> str:
-    """A MongoDB address fit for showing: without user, password and options."""
-    scheme, mark, rest = target.partition("://") if "://" in target else ("", "", target)
-    _, at, address = rest.rpartition("@")
-    return scheme + mark + ("***@" if at else "") + address.partition("?")[0]
-
-
-class _PatientMongo(MongoObserver):
-    """Keeps what it could not store while the server is away, and stores it when the server is back."""
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        super().initialize(*args, **kwargs)
-        self.warn: Callable[[str], None] = _log.warning
-        self._pending: dict[str, dict[str, list[Any]]] = {}
-        self._artifacts: list[tuple[Any, ...]] = []
-        self._away = False
-        self._off = False
-
-    def started_event(self, *args: Any, **kwargs: Any) -> Any:
-        from pymongo.errors import PyMongoError
-
-        try:
-            return super().started_event(*args, **kwargs)
-        except PyMongoError as error:
-            # It answered a moment ago. sacred would let the run die of this.
-            self._off = True
-            self.warn(f"MongoDB does not take this run ({type(error).__name__}); it goes on with its file record alone")
-            return kwargs.get("_id")
-
-    def log_metrics(self, metrics_by_name: MetricsByName, info: dict[str, Any]) -> None:
-        if self._off:
-            return
-        for name, new in metrics_by_name.items():
-            series = self._pending.setdefault(name, {"values": [], "steps": [], "timestamps": []})
-            series["values"] += plain(new["values"])
-            series["steps"] += plain(new["steps"])
-            series["timestamps"] += new["timestamps"]
-        self._catch_up(info)
-
-    def heartbeat_event(self, info: Any, captured_out: str, beat_time: datetime, result: Any) -> None:
-        event = super().heartbeat_event
-        self._try(lambda: event(plain(info), bounded_output(captured_out), beat_time, plain(result)))
-
-    def artifact_event(self, name: str, filename: str, metadata: Any = None, content_type: Any = None) -> None:
-        if self._off:
-            return
-        # sacred prints a line about every type that it guesses itself.
-        kind = content_type or mimetypes.guess_type(filename)[0] or "application/octet-stream"
-        self._artifacts.append((name, filename, metadata, kind))
-        self._send_artifacts()
-
-    def resource_event(self, filename: str) -> None:
-        event = super().resource_event
-        self._try(lambda: event(filename))
-
-    def completed_event(self, stop_time: datetime, result: Any) -> None:
-        self._finish(super().completed_event, stop_time, plain(result))
-
-    def interrupted_event(self, interrupt_time: datetime, status: str) -> None:
-        self._finish(super().interrupted_event, interrupt_time, status)
-
-    def failed_event(self, fail_time: datetime, fail_trace: Any) -> None:
-        self._finish(super().failed_event, fail_time, fail_trace)
-
-    def final_save(self, attempts: int) -> None:
-        super().final_save(min(attempts, 2))  # sacred's ten, each waiting for the server, take a minute and more
-
-    def _finish(self, event: Callable[..., None], *args: Any) -> None:
-        if self._off:
-            return
-        self._catch_up(self.run_entry["info"])
-        if self._pending or self._artifacts:
-            lost = sum(len(series["values"]) for series in self._pending.values())
-            self.warn(
-                f"MongoDB is away at the end of the run: {lost} metric values and {len(self._artifacts)} "
-                "artifacts are in the file record only"
-            )
-        event(*args)
-
-    def _catch_up(self, info: dict[str, Any]) -> None:
-        for name in list(self._pending):
-            if not self._try(self._push, name, info):
-                return
-            del self._pending[name]
-        self._send_artifacts()
-
-    def _push(self, name: str, info: dict[str, Any]) -> None:
-        super().log_metrics({name: self._pending[name]}, info)
-        if self._away:
-            self._away = False
-            self.warn("MongoDB answers again and gets what it has missed")
-
-    def _send_artifacts(self) -> None:
-        while self._artifacts and self._try(self._send, *self._artifacts[0]):
-            self._artifacts.pop(0)
-
-    def _send(self, *artifact: Any) -> None:
-        try:
-            super().artifact_event(*artifact)
-        except OSError as error:  # the file; pymongo's errors are none
-            self.warn(f"artifact {artifact[0]!r} does not reach MongoDB ({error})")
-
-    def _try(self, act: Callable[..., None], *args: Any) -> bool:
-        """False if the server is away. An error let out would make sacred drop this observer for good."""
-        from pymongo.errors import ConnectionFailure
-
-        if self._off:
-            return False
-        try:
-            act(*args)
-        except ConnectionFailure as error:
-            if not self._away:
-                self.warn(
-                    f"MongoDB does not answer ({type(error).__name__}); what it misses is kept and sent when it is back"
-                )
-            self._away = True
-            return False
-        return True
 
 
 # The code that ran.
