@@ -87,13 +87,13 @@ class ActionHead(nn.Module):
         active = states.new_zeros(N * (K + 1), self.width)
         wins = torch.zeros(N * (K + 1), dtype=torch.int64, device=states.device)
         first = torch.arange(N, device=states.device).view(1, N, 1) * (K + 1)
-        parts = self._parts(candidates, 0)
+        parts = nn.functional.pad(self._parts(candidates, 0), (0, 0, 0, 1)).flatten(0, 1)  # [N * (K + 1), W]
         for rows, scores in self._blocks(states, candidates, 0, block):
             top = scores.topk(n_winners, dim=-1, sorted=False).indices  # [c, N, k]
-            won = parts[torch.arange(N, device=top.device).view(1, N, 1), top]  # [c, N, k, W]
-            on = (won + states[rows].unsqueeze(2) > 0).to(states.dtype)
-            row = (top.masked_fill(~counted[rows].unsqueeze(-1), K) + first).flatten()
-            active.index_add_(0, row, on.flatten(0, 2))
+            row = (top.masked_fill_(~counted[rows].unsqueeze(-1), K) + first).flatten()
+            pairs = parts.index_select(0, row).view(*top.shape, -1)  # [c, N, k, W]
+            pairs += states[rows].unsqueeze(2)
+            active.index_add_(0, row, (pairs > 0).to(states.dtype).flatten(0, 2))
             wins += torch.bincount(row, minlength=len(wins))
         per_slot = active.view(N, K + 1, -1)[:, :K] * self.out.weight[0, 0]
         share = counted.sum(0).clamp_min(1).view(N, 1, 1) * n_winners
