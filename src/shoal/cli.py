@@ -192,7 +192,7 @@ def raw_config(
                 )
     if updates.get("resume"):
         content: dict[str, Any] | None
-        content = checkpoints.load(checkpoints.find(recorded_models(Path(str(updates["resume"])))))
+        content = checkpoints.load(checkpoints.find(checkpoints.recorded_models(Path(str(updates["resume"])))))
         recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
         for option, kind in CONFIG_OPTIONS.items():
             if option in chosen:
@@ -214,7 +214,9 @@ def raw_config(
         load_step = config.get("load_step", 0)
         if not isinstance(load_step, int):
             raise UserError(f"load_step={load_step!r} has the wrong type: it is an environment step, a whole number.")
-        content = checkpoints.load(checkpoints.find(recorded_models(Path(str(config["checkpoint_path"]))), load_step))
+        content = checkpoints.load(
+            checkpoints.find(checkpoints.recorded_models(Path(str(config["checkpoint_path"]))), load_step)
+        )
     return config, sources, content
 
 
@@ -235,19 +237,13 @@ def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option:
             )
 
 
-def recorded_models(path: Path) -> Path:
-    """The folder of checkpoints that belongs to ``path``: itself, or where the recorded run in ``path`` put them."""
-    note = path / recording.MODEL_DIR_FILE
-    return Path(note.read_text().strip()) if note.is_file() else path
-
-
 def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | None) -> float | None:
     s: ExperimentSettings = settings.of(ExperimentSettings)
     results = Path(s.local_results_path)
     token = f"{s.name}_{s.env}_seed{s.seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     model_dir = results / "models" / token
     if s.resume:
-        model_dir = recorded_models(Path(s.resume))
+        model_dir = checkpoints.recorded_models(Path(s.resume))
         model_dir = model_dir.parent if model_dir.is_file() else model_dir
     run.info["git"] = recording.git_commit(Path(__file__).parent)
     run_dir = _run_dir(run.observers)
@@ -257,7 +253,7 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
         run.add_artifact(str(settings_file))
         if s.save_model:
             run.info["model_dir"] = str(model_dir)
-            (run_dir / recording.MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
+            (run_dir / checkpoints.MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
     t_start = content["progress"]["t_env"] if content else 0
     with Console(s.t_max, t_start=t_start) as console:
         logger = Logger(run, console, results / "tb_logs" / token if s.use_tensorboard else None)

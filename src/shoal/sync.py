@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shoal.utils.checkpoint import BEST
+from shoal.utils.checkpoint import BEST, MODEL_DIR_FILE
 from shoal.utils.errors import UserError
 from shoal.utils.mongo import FORMAT, MONGO_VARIABLE, Database, Entry, MongoRun, check, connect
-from shoal.utils.recording import MODEL_DIR_FILE, bounded_output, plain
+from shoal.utils.recording import bounded_output, plain
 
 HELP = f"""Brings recorded runs to MongoDB: those made while it was away, cut short by its end, or recorded elsewhere.
 

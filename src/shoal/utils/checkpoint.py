@@ -13,6 +13,8 @@ FORMAT = 1
 SUFFIX = ".pt"
 BEST = f"best{SUFFIX}"
 """The checkpoint of the best test so far, beside those named after their step."""
+MODEL_DIR_FILE = "model_dir.txt"
+"""In a run's record: where its checkpoints are."""
 
 
 def save(content: dict[str, Any], folder: Path, t_env: int) -> Path:
@@ -84,6 +86,12 @@ def find(path: Path, load_step: int = 0) -> Path:
         raise UserError(f"The folder {path} holds no checkpoint ({SUFFIX} file named after its environment step).")
     step = steps[-1] if load_step == 0 else min(steps, key=lambda s: abs(s - load_step))
     return path / f"{step}{SUFFIX}"
+
+
+def recorded_models(path: Path) -> Path:
+    """The folder of checkpoints that belongs to ``path``: itself, or where the recorded run in ``path`` put them."""
+    note = path / MODEL_DIR_FILE
+    return Path(note.read_text().strip()) if note.is_file() else path
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -41,8 +41,6 @@ _CUT = re.compile(r"\n\[\.\.\. (\d+) characters of output left out here \.\.\.\]
 
 _UID = "uid"
 
-MODEL_DIR_FILE = "model_dir.txt"
-"""In a run's record: where its checkpoints are."""
 
 MetricsByName = Mapping[str, Mapping[str, list[Any]]]
 """What sacred hands an observer at a heartbeat: per metric, new `values`, `steps` and `timestamps`."""
