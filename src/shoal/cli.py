@@ -286,7 +286,7 @@ def _report(
     """Say how it ended and where everything lies."""
     score = next((key for key in JUDGED_BY if key in result), "")
     for key, value in sorted(result.items()):
-        print(f"{key:<28}{value:.4g}")
+        print(f"{key:<34}{value:.4g}")
     if run_dir is not None:
         print(f"record       {run_dir}")
         if not s.evaluate:

@@ -1,6 +1,6 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from shoal.components.replay import ReplayBuffer
 from shoal.components.schedules import TMax
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
+from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
 from shoal.runners.runner import EnvironmentsFailedError, Runner
 from shoal.utils import checkpoint as checkpoints
@@ -40,6 +41,11 @@ class ExperimentSettings:
     torch_threads: Annotated[int, "threads that torch uses for one operation; 0 leaves the choice to torch"] = 1
     test_interval: Annotated[int, "environment steps between tests"] = 10_000
     test_nepisode: Annotated[int, "episodes in one test (rounded down to whole rollouts, at least one rollout)"] = 32
+    absolute_test_nepisode: Annotated[
+        int,
+        "episodes of one more test at the end, of the policy that did best in the tests (the absolute metric; "
+        "the evaluation protocol asks for 10 times test_nepisode); 0: none",
+    ] = 0
     runner_log_interval: Annotated[int, "environment steps between records of training episodes"] = 10_000
     learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics"] = 10_000
     local_results_path: Annotated[str, "folder of all results"] = "results"
@@ -73,7 +79,7 @@ class ExperimentSettings:
         for key in at_least_one:
             if getattr(self, key) < 1:
                 raise UserError(f"{key}={getattr(self, key)} is out of range: it must be at least 1.")
-        for key in ("torch_threads", "load_step", "keep_checkpoints", "keep_buffers"):
+        for key in ("torch_threads", "load_step", "keep_checkpoints", "keep_buffers", "absolute_test_nepisode"):
             if getattr(self, key) < 0:
                 raise UserError(f"{key}={getattr(self, key)} is out of range: it must be 0 or more.")
         if self.seed is not None and self.seed < 0:
@@ -157,6 +163,7 @@ class Experiment:
             learner: Learner = settings.make("learner", spec=self.runner.spec, make=settings.make)
             self.learner = learner.to(self.device)
             self.buffer = self._make_buffer()
+            self.best = BestPolicy() if s.absolute_test_nepisode and not s.evaluate else None
         except BaseException:
             self.runner.close()
             raise
@@ -210,7 +217,7 @@ class Experiment:
             if finished or p.due(p.last_save, s.save_model_interval):
                 self.save()
             if finished:
-                return result
+                return result | self._absolute_test(stop)
             self._collect_and_learn()
             self._stop_if_asked(stop)
 
@@ -244,13 +251,13 @@ class Experiment:
 
         All of them play the same episodes. Leaves the training's random state as it was.
         """
-        p = self.progress
+        p, s = self.progress, self.settings
         before = self.runner.state_dict()
         metrics: dict[str, float] = {}
         for prefix, controller in self.learner.controller.executions().items():
             self.runner.load_state_dict(before)
             try:
-                stats = self._test_episodes(controller, before["test"], stop, with_replay=not prefix)
+                stats = self._test_episodes(controller, before["test"], s.test_nepisode, stop, with_replay=not prefix)
             except EnvironmentsFailedError:
                 self.runner.load_state_dict(before)
                 raise
@@ -261,13 +268,37 @@ class Experiment:
         self.logger.log(metrics, p.t_env)
         self.console.test_result(p.t_env, metrics)
         p.last_test = p.t_env
+        if self.best is not None:
+            self.best.offer(_score(metrics), self.learner.controller, p.t_env)
         self._save_if_best(metrics)
         if self.on_test is not None:
             self.on_test(self)
         return metrics
 
+    def _absolute_test(self, stop: StopRequest) -> dict[str, float]:
+        """Greedy episodes with the policy that did best in the tests, on episodes that no test has played.
+
+        The absolute metric of Gorsane et al. (arXiv 2209.10485). Nothing where it is not wanted.
+        """
+        if self.best is None:
+            return {}
+        n, before = self.settings.absolute_test_nepisode, self.runner.state_dict()
+        try:
+            with self.best.in_place_of(self.learner.controller):
+                stats = self._test_episodes(self.learner.controller, before["test"], n, stop, with_replay=False)
+        except EnvironmentsFailedError:
+            self.runner.load_state_dict(before)
+            raise
+        if stop:
+            self.runner.load_state_dict(before)
+            self._stop_if_asked(stop)
+        metrics = summary(stats, prefix="absolute_test_") | {"absolute_test_t_env": float(self.best.t_env)}
+        self.logger.log(metrics, self.progress.t_env)
+        self.logger.info(f"absolute metric: the policy of t_env {self.best.t_env:,}, {len(stats['return'])} episodes")
+        return metrics
+
     def _test_episodes(
-        self, controller: BasicMAC, first: int, stop: StopRequest, with_replay: bool
+        self, controller: BasicMAC, first: int, n_episodes: int, stop: StopRequest, with_replay: bool
     ) -> dict[str, list[float]]:
         """What the test's episodes were like, one number each; fewer episodes where one asked to stop."""
         s = self.settings
@@ -276,7 +307,7 @@ class Experiment:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed((s.seed or 0) + first)
-            for _ in range(max(1, s.test_nepisode // self.runner.n)):
+            for _ in range(max(1, n_episodes // self.runner.n)):
                 rollout = self.runner.run(controller, self.progress.t_env, test_mode=True, frames=frames)
                 self.progress.env_restarts += rollout.env_restarts
                 if frames:
@@ -328,7 +359,7 @@ class Experiment:
 
     def _save_if_best(self, metrics: dict[str, float]) -> None:
         s, p = self.settings, self.progress
-        score = [metrics[key] for key in JUDGED_BY if key in metrics]
+        score = _score(metrics)
         if s.evaluate or score <= p.best:
             return
         p.best = score
@@ -349,7 +380,7 @@ class Experiment:
             return []
 
     def _content(self, with_episodes: bool) -> dict[str, Any]:
-        return {
+        content = {
             "config": self.all_settings.values,
             "learner": self.learner.state_dict(),
             "runner": self.runner.state_dict(),
@@ -357,6 +388,7 @@ class Experiment:
             "buffer": self.buffer.state_dict(with_episodes),
             "random": random_state(),
         }
+        return content if self.best is None else content | {"best": self.best.state_dict()}
 
     def load(self, content: dict[str, Any], whole: bool) -> None:
         """Take over a checkpoint: the networks, and for a resume (``whole``) everything else.
@@ -375,6 +407,8 @@ class Experiment:
                 self.runner.load_state_dict(content["runner"])
                 self.buffer.load_state_dict(content["buffer"])
                 set_random_state(content["random"])
+                if self.best is not None and "best" in content:
+                    self.best.load_state_dict(content["best"])
                 return
             self.progress.t_env = progress.t_env
             self.progress.last_save = progress.t_env
@@ -393,6 +427,11 @@ class Experiment:
     def close(self) -> None:
         """End the environments, whatever happened."""
         self.runner.close()
+
+
+def _score(metrics: Mapping[str, float]) -> list[float]:
+    """What one test is judged by, the most important first."""
+    return [metrics[key] for key in JUDGED_BY if key in metrics]
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

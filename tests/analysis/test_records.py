@@ -1,5 +1,7 @@
 """Reading records, and means over seeds on known numbers."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,51 @@ def test_records_without_a_model_folder_stay_apart(tmp_path):
     for folder in folders:
         (folder / "info.json").unlink(missing_ok=True)
     assert len(read_runs(folders)) == 2
+
+
+# What run.json says.
+
+
+def test_a_run_says_how_and_when_it_ended(tmp_path):
+    run = read_run(record(tmp_path / "7", {"loss_td": ([0, 100], [1, 1])}, status="FAILED", steps_per_second=5))
+    assert (run.id, run.status, run.seconds) == ("7", "FAILED", 20.0)
+    assert run.parts[0].failure == "ValueError: too bad"
+    assert run.clock["loss_td"].tolist() == [0.0, 20.0]
+
+
+def test_a_run_that_fell_silent_died(tmp_path):
+    now = datetime.now(UTC).replace(tzinfo=None)
+    silent = read_run(record(tmp_path / "1", {}, status="RUNNING", started=now - timedelta(minutes=3)))
+    alive = read_run(record(tmp_path / "2", {}, status="RUNNING", started=now - timedelta(seconds=30)))
+    assert (silent.status, alive.status) == ("DIED", "RUNNING")
+
+
+def test_a_run_that_ended_before_it_measured_anything_is_a_run(tmp_path):
+    folder = record(tmp_path / "1", {}, status="INTERRUPTED")
+    (folder / "metrics.json").unlink()
+    run = read_run(folder)
+    assert (run.metrics, run.status) == ({}, "INTERRUPTED")
+
+
+def test_the_clock_of_a_resumed_run_leaves_out_the_pause_and_what_was_done_twice(tmp_path):
+    first = record(tmp_path / "1", {"loss_td": ([0, 100, 200, 300], [0] * 4)}, "INTERRUPTED", "m")  # 10 steps a second
+    later = datetime(2026, 1, 3)
+    second = record(tmp_path / "2", {"loss_td": ([200, 300], [1, 1])}, "COMPLETED", "m", later, steps_per_second=50)
+    (whole,) = read_runs([second, first])
+    assert (whole.id, whole.status) == ("1+2", "COMPLETED")
+    assert whole.clock["loss_td"].tolist() == [0.0, 10.0, 10.0, 12.0]  # the second begins with what it records first
+    assert whole.seconds == 30.0 + 2.0
+
+
+def test_an_evaluation_is_no_part_of_the_run_it_evaluates(tmp_path):
+    trained = record(tmp_path / "1", {"test_return_mean": ([0, 100], [0, 1])}, model_dir="m")
+    tested = record(tmp_path / "2", {"test_return_mean": ([100], [5])}, model_dir="m", evaluate=True)
+    assert [run.id for run in read_runs([trained, tested])] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("env_args", "task"),
+    [({"map_name": "3m"}, "3m"), ({"key": "lbf:Foraging-v3"}, "lbf:Foraging-v3"), ({}, "some_env")],
+)
+def test_the_task_of_a_run(env_args, task):
+    assert RecordedRun(None, {"env": "some_env", "env_args": env_args}, {}).task == task

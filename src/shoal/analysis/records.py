@@ -3,7 +3,9 @@
 import json
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,22 +16,65 @@ from shoal.utils.errors import UserError
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Environment steps and the values recorded there."""
 
+SILENCE = timedelta(minutes=2)
+"""A run that is alive says so every ten seconds."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One record of a run; a run that was resumed has several."""
+
+    id: str
+    status: str
+    """As sacred has it (COMPLETED, FAILED, INTERRUPTED, RUNNING, ...), or DIED: RUNNING, but silent for two minutes."""
+    started: datetime | None = None
+    seconds: float = math.nan
+    """From its start to its end, or to its last sign of life."""
+    failure: str = ""
+    """The last line of the traceback of one that FAILED."""
+
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What sacred's files say of one run: its settings and its metrics, name -> (environment steps, values)."""
+    """What sacred says of one run: its settings and its metrics, name -> (environment steps, values)."""
 
     folder: Path
+    """Where the record is; of one in a MongoDB, the address and the run's number."""
     config: dict[str, Any]
     metrics: dict[str, Curve]
     model_dir: str = ""
     """Where its checkpoints went; a resumed run goes on in the folder of the one before."""
+    clock: dict[str, np.ndarray] = field(default_factory=dict)
+    """Metric -> seconds of the run at which each of its values was recorded, pauses between records left out."""
+    parts: tuple[Part, ...] = ()
+    commit: str = ""
+    host: str = ""
+
+    @property
+    def task(self) -> str:
+        """The map, the environment's id, or the suite if it has one task only."""
+        env_args = self.config.get("env_args", {})
+        return str(env_args.get("map_name") or env_args.get("key") or self.config.get("env", "?"))
 
     @property
     def label(self) -> str:
-        """Algorithm and map (or suite)."""
-        where = self.config.get("env_args", {}).get("map_name") or self.config.get("env", "?")
-        return f"{self.config.get('name', '?')} on {where}"
+        """Algorithm and task."""
+        return f"{self.config.get('name', '?')} on {self.task}"
+
+    @property
+    def id(self) -> str:
+        """The number of its record, or ``4+12`` of several."""
+        return "+".join(part.id for part in self.parts) or self.folder.name
+
+    @property
+    def status(self) -> str:
+        """How its last record ended."""
+        return self.parts[-1].status if self.parts else "?"
+
+    @property
+    def seconds(self) -> float:
+        """What all its records took together."""
+        return sum(part.seconds for part in self.parts) if self.parts else math.nan
 
 
 def read_run(folder: Path) -> RecordedRun:
@@ -40,21 +85,76 @@ def read_run(folder: Path) -> RecordedRun:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        recorded = json.loads((folder / "metrics.json").read_text())
+        entry = _json(folder / "run.json")
+        if entry and not (folder / "metrics.json").exists():  # it ended before it had measured anything
+            recorded = {}
+        else:
+            recorded = json.loads((folder / "metrics.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{folder} is not a recorded run (config.json and metrics.json of sacred): {error}.") from error
-    metrics = {}
-    for name, series in recorded.items():
-        values = [float("nan") if v is None else float(v) for v in series["values"]]
-        metrics[name] = (np.asarray(series["steps"]), np.asarray(values))
-    return RecordedRun(folder, config, metrics, _model_dir(folder))
+    return make_run(folder, config, recorded, entry, _json(folder / "info.json"))
 
 
-def _model_dir(folder: Path) -> str:
+def make_run(
+    folder: Path, config: dict[str, Any], series: Mapping[str, Any], entry: Mapping[str, Any], info: Mapping[str, Any]
+) -> RecordedRun:
+    """A run from what sacred keeps of it, in files and in MongoDB alike.
+
+    Args:
+        folder: where the record is.
+        config: the settings.
+        series: metric -> its ``steps``, ``values`` and ``timestamps``.
+        entry: ``status``, ``start_time``, ``stop_time``, ``heartbeat``, ``host`` and ``fail_trace``.
+        info: ``model_dir`` and ``git``.
+    """
+    started = _moment(entry.get("start_time"))
+    metrics, clock = {}, {}
+    for name, recorded in series.items():
+        values = [float("nan") if v is None else float(v) for v in recorded["values"]]
+        metrics[name] = (np.asarray(recorded["steps"]), np.asarray(values))
+        clock[name] = np.asarray([_seconds(started, _moment(moment)) for moment in recorded["timestamps"]])
+    return RecordedRun(
+        folder,
+        config,
+        metrics,
+        str(info.get("model_dir", "")),
+        clock,
+        (_part(folder.name, started, entry),),
+        str((info.get("git") or {}).get("commit", ""))[:7],
+        str((entry.get("host") or {}).get("hostname", "")),
+    )
+
+
+def _part(name: str, started: datetime | None, entry: Mapping[str, Any]) -> Part:
+    heartbeat = _moment(entry.get("heartbeat"))
+    status = str(entry.get("status", "?"))
+    now = datetime.now(UTC).replace(tzinfo=None)  # sacred's clock
+    if status == "RUNNING" and heartbeat is not None and now - heartbeat > SILENCE:
+        status = "DIED"
+    trace = [line.strip() for line in entry.get("fail_trace") or [] if line.strip()]
+    seconds = _seconds(started, _moment(entry.get("stop_time")) or heartbeat)
+    return Part(name, status, started, seconds, trace[-1] if trace else "")
+
+
+def _moment(value: Any) -> datetime | None:
+    """A date from a file (text) or from MongoDB."""
+    if isinstance(value, datetime):
+        return value
     try:
-        return str(json.loads((folder / "info.json").read_text()).get("model_dir", ""))
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float:
+    return (end - start).total_seconds() if start and end else math.nan
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
-        return ""
+        return {}
 
 
 def read_runs(folders: list[Path]) -> list[RecordedRun]:
@@ -74,7 +174,8 @@ def joined(runs: list[RecordedRun]) -> list[RecordedRun]:
     """
     whole: dict[tuple[Path, str], list[RecordedRun]] = defaultdict(list)
     for number, run in enumerate(runs):
-        whole[run.folder.resolve().parent, run.model_dir or str(number)].append(run)
+        alone = not run.model_dir or run.config.get("evaluate")
+        whole[run.folder.resolve().parent, str(number) if alone else run.model_dir].append(run)
     return [_join(records) for records in whole.values()]
 
 
@@ -83,15 +184,20 @@ def _join(records: list[RecordedRun]) -> RecordedRun:
         return min((steps[0] for steps, _ in record.metrics.values() if len(steps)), default=math.inf)
 
     first, *later = sorted(records, key=start)
-    metrics = dict(first.metrics)
+    metrics, clock = dict(first.metrics), dict(first.clock)
     for record in later:
         begin = start(record)
+        before = [clock[name][steps < begin] for name, (steps, _) in metrics.items()]
+        spent = max((float(seconds[-1]) for seconds in before if len(seconds)), default=0.0)
         for name in metrics.keys() | record.metrics.keys():
             old_steps, old = metrics.get(name, (np.empty(0), np.empty(0)))
             new_steps, new = record.metrics.get(name, (np.empty(0), np.empty(0)))
             kept = old_steps < begin
             metrics[name] = np.concatenate([old_steps[kept], new_steps]), np.concatenate([old[kept], new])
-    return replace(first, metrics=metrics)
+            old_clock, new_clock = clock.get(name, np.empty(0)), record.clock.get(name, np.empty(0))
+            clock[name] = np.concatenate([old_clock[kept], new_clock + spent])
+    parts = sorted((part for record in records for part in record.parts), key=lambda p: p.started or datetime.min)
+    return replace(first, metrics=metrics, clock=clock, parts=tuple(parts))
 
 
 def by_label(runs: list[RecordedRun]) -> dict[str, list[RecordedRun]]:

@@ -1,0 +1,61 @@
+"""Which runs are seeds of one method: same name, and the same settings of everything that decides what is learnt."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from shoal.analysis.records import RecordedRun
+from shoal.analysis.sources import flat
+
+NOT_THE_METHOD = {
+    "absolute_test_nepisode",
+    "buffer_cpu_only",
+    "checkpoint_path",
+    "evaluate",
+    "learner_log_interval",
+    "load_step",
+    "local_results_path",
+    "mongo_url",
+    "name",
+    "resume",
+    "runner_log_interval",
+    "save_buffer",
+    "save_model",
+    "save_model_interval",
+    "save_replay",
+    "seed",
+    "t_max",
+    "test_interval",
+    "test_nepisode",
+    "torch_threads",
+    "use_cuda",
+    "use_tensorboard",
+    "env_args.map_name",
+    "env_args.key",
+}
+"""Settings in which two runs of one method may differ: where it is run, recorded and tested, and for how long."""
+
+
+def name_algorithms(runs: Sequence[RecordedRun]) -> tuple[dict[int, str], list[str]]:
+    """Each run's algorithm, by its position: its name and, where runs of that name differ on one task, in what."""
+    settings = [{k: v for k, v in flat(run.config).items() if k not in NOT_THE_METHOD} for run in runs]
+    by_name: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for k, run in enumerate(runs):
+        by_name[str(run.config.get("name", "?"))][run.task].append(k)
+    names, all_keys = {}, []
+    for name, tasks in by_name.items():
+        keys = sorted({key for members in tasks.values() for key in _differing([settings[k] for k in members])})
+        all_keys += [key for key in keys if key not in all_keys]
+        for k in (k for members in tasks.values() for k in members):
+            chosen = [f"{key}={settings[k][key]}" for key in keys if key in settings[k]]
+            names[k] = name + (f" ({', '.join(chosen)})" if chosen else "")
+    return names, all_keys
+
+
+def _differing(settings: list[dict[str, Any]]) -> set[str]:
+    """Keys with more than one value; a key that some lack (they are of another version) is no difference."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for one in settings:
+        for key, value in one.items():
+            values[key].add(repr(value))
+    return {key for key, found in values.items() if len(found) > 1}

@@ -1,0 +1,118 @@
+"""Any set of recorded runs: folders of runs, single runs, MongoDB databases."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from shoal.analysis.records import RecordedRun, joined, make_run, read_run
+from shoal.utils.errors import UserError
+from shoal.utils.recording import redact
+
+_ADDRESS = re.compile(r"mongodb(\+srv)?://|[^/:\s]+:\d+(:|$)")
+MONGO_VARIABLE = "SHOAL_MONGO_URL"
+
+
+def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRun]:
+    """All runs of the sources, resumed ones as one, in the order of their numbers.
+
+    Args:
+        sources: each a recorded run's folder, a folder of such folders (``results/sacred``), a folder that holds a
+            ``sacred``, a MongoDB address (``HOST:PORT:DB`` or ``mongodb://...``), or ``mongo`` for the address in the
+            environment variable SHOAL_MONGO_URL.
+        where: ``KEY=VALUE`` or ``KEY=VALUE,VALUE``: only runs with these settings (``env_args.map_name=3m``).
+
+    Raises:
+        UserError: a source does not exist or cannot be read, or no run is left.
+    """
+    runs = joined([run for source in dict.fromkeys(sources) for run in _read(source)])
+    if not runs:
+        raise UserError(f"No recorded run in {', '.join(sources)}: give a folder such as results/sacred.")
+    for condition in where:
+        key, equals, values = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where {condition} was not understood: write KEY=VALUE, as in env_args.map_name=3m.")
+        wanted = values.split(",")
+        if not any(key in flat(run.config) for run in runs):
+            raise UserError(f"--where {condition}: no run has a setting {key}.")
+        runs = [run for run in runs if str(flat(run.config).get(key)) in wanted]
+        if not runs:
+            raise UserError(f"No run has {condition}: leave it out, or name a value that runs have.")
+    return runs
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the names that the command line gives them: ``env_args.map_name``."""
+    nested = {f"env_args.{key}": value for key, value in config.get("env_args", {}).items()}
+    return {key: value for key, value in config.items() if key != "env_args"} | nested
+
+
+def _read(source: str) -> list[RecordedRun]:
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path)
+    if source == "mongo":
+        if not os.environ.get(MONGO_VARIABLE):
+            raise UserError(f"'mongo' stands for the address in {MONGO_VARIABLE}, which is not set.")
+        return _read_mongo(os.environ[MONGO_VARIABLE])
+    if _ADDRESS.match(source):
+        return _read_mongo(source)
+    raise UserError(f"There is no folder {source}: give recorded runs, a folder of them, or a MongoDB's HOST:PORT:DB.")
+
+
+def _read_folder(folder: Path) -> list[RecordedRun]:
+    if (folder / "config.json").exists():
+        return [read_run(folder)]
+    if (folder / "sacred").is_dir():
+        folder = folder / "sacred"
+    found = [path.parent for path in folder.glob("*/config.json")]
+    return [read_run(run) for run in sorted(found, key=lambda path: _natural(path.name))]
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """2 before 10."""
+    digits = re.match(r"\d*", name)
+    return int(digits[0]) if digits and digits[0] else 0, name
+
+
+def _read_mongo(target: str) -> list[RecordedRun]:
+    import pymongo
+    from pymongo.errors import ConnectionFailure, PyMongoError
+    from sacred.observers.mongo import parse_mongo_db_arg
+
+    shown = redact(target)
+    try:
+        parsed = {"url": target} if target.startswith("mongodb") else parse_mongo_db_arg(target)
+        client: Any = pymongo.MongoClient(parsed.get("url"), serverSelectionTimeoutMS=5000)
+        database = client[parsed.get("db_name") or client.get_default_database(default="sacred").name]
+        return runs_in(database[parsed.get("collection", "runs")], database["metrics"], shown)
+    except ConnectionFailure:
+        raise UserError(f"MongoDB at {shown} does not answer: start it, or read the file records instead.") from None
+    except (PyMongoError, AttributeError, ValueError, TypeError) as error:  # its text may quote a password
+        raise UserError(
+            f"MongoDB at {shown} cannot be read ({type(error).__name__}): check the address, user and password."
+        ) from None
+
+
+def runs_in(runs: Any, metrics: Any, shown: str) -> list[RecordedRun]:
+    """The runs of a database in sacred's layout.
+
+    Args:
+        runs: its collection of runs.
+        metrics: its collection of metrics.
+        shown: the address without secrets.
+    """
+    series: dict[Any, dict[str, Any]] = {}
+    for metric in metrics.find():
+        series.setdefault(metric["run_id"], {})[metric["name"]] = metric
+    return [
+        make_run(
+            Path(shown) / str(entry["_id"]),
+            entry.get("config", {}),
+            series.get(entry["_id"], {}),
+            entry,
+            entry.get("info", {}),
+        )
+        for entry in runs.find(sort=[("_id", 1)])
+    ]

@@ -1,0 +1,48 @@
+"""The policy that did best in a run's tests, kept for one longer test at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from shoal.controllers.basic import BasicMAC
+
+
+class BestPolicy:
+    """A copy, in main memory, of the controller's networks as they were in the best test so far.
+
+    The best test is the one with the highest score, among equals the first.
+    """
+
+    def __init__(self) -> None:
+        self.score: list[float] = []
+        self.t_env = 0
+        self.networks: dict[str, Tensor] = {}
+
+    def offer(self, score: list[float], controller: BasicMAC, t_env: int) -> None:
+        """Keep the controller's networks if their test is the best so far; of two scores the first difference counts."""
+        if not self.networks or score > self.score:
+            self.score, self.t_env, self.networks = score, t_env, _copy(controller)
+
+    @contextmanager
+    def in_place_of(self, controller: BasicMAC) -> Iterator[None]:
+        """Within it, ``controller`` plays the best policy."""
+        now = _copy(controller)
+        controller.load_state_dict(self.networks)
+        try:
+            yield
+        finally:
+            controller.load_state_dict(now)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"score": self.score, "t_env": self.t_env, "networks": self.networks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict()``."""
+        self.score, self.t_env, self.networks = state["score"], state["t_env"], state["networks"]
+
+
+def _copy(controller: BasicMAC) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in controller.state_dict().items()}
