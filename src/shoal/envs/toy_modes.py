@@ -89,7 +89,7 @@ class ToyModesVectorEnv(VectorEnv):
         `seed`: one for each copy (None: the copy goes on with its own), or a number that copy i adds i to.
         """
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
-        for i in np.flatnonzero(reset_mask(options or {}, self.num_envs)):
+        for i in np.flatnonzero(reset_mask(options or {}, self.num_envs)).tolist():
             if seeds[i] is not None:
                 self._draw[i] = np.random.default_rng(seeds[i])
             self._contexts[i] = self._draw[i].integers(N_CONTEXTS)

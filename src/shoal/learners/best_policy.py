@@ -21,7 +21,7 @@ class BestPolicy:
         self.networks: dict[str, Tensor] = {}
 
     def offer(self, score: list[float], controller: BasicMAC, t_env: int) -> None:
-        """Keep the controller's networks if their test is the best so far; of two scores the first difference counts."""
+        """Keep the controller's networks if their test is the best so far. Scores: what counts most comes first."""
         if not self.networks or score > self.score:
             self.score, self.t_env, self.networks = score, t_env, _copy(controller)
 
