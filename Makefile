@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Each test process starts others of its own.
 CORES := $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 
-.PHONY: setup train reproduce-s2q-matrix reproduce-s2q-exploration football test test-fast lint bench clean
+.PHONY: setup train reproduce-s2q-matrix reproduce-s2q-exploration football omniboard test test-fast test-omniboard lint bench clean
 
 setup: .venv/installed
 
@@ -36,11 +36,24 @@ reproduce-s2q-matrix: setup
 reproduce-s2q-exploration: setup
 	$(BIN)/python -m shoal.analysis.payoff_exploration --seeds 3 --jobs 2 --out results/s2q_exploration
 
+# Runs in MongoDB, in the browser: make omniboard SHOAL_MONGO_URL=HOST:PORT:DB PORT=9000. Needs node 18 or newer.
+omniboard: omniboard/node_modules/installed
+	node omniboard/start.js
+
+omniboard/node_modules/installed: omniboard/package.json
+	@echo "installing Omniboard into omniboard/node_modules (550 MB): some minutes"
+	npm install --prefix omniboard --no-audit --no-fund --no-package-lock --loglevel=error
+	touch $@
+
 test: .venv/installed-dev football
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-fast: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
+
+# Omniboard in a browser: 550 MB from npm, and Chromium, which you install (apt-get install chromium).
+test-omniboard: .venv/installed-dev omniboard/node_modules/installed
+	$(BIN)/python -m pytest tests/test_omniboard.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

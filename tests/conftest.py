@@ -1,6 +1,7 @@
-"""What the tests share: one torch thread, a fixed seed, and small learners and batches to try things on."""
+"""What the tests share: one torch thread, a fixed seed, MongoDB servers, small learners and batches to try."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
+from shoal.utils.mongo import MONGO_VARIABLE
+from utils.mongo_server import MongoServer
 
 SPEC = TeamSpec(n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=6, discrete=True)
 
@@ -50,9 +53,30 @@ MakeBatch = Callable[..., TensorDict]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_one_seed() -> None:
+def _one_thread_one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    monkeypatch.delenv(MONGO_VARIABLE, raising=False)  # no test records into somebody's database
+
+
+@pytest.fixture(scope="session")
+def shared_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A MongoDB server for tests that leave it alone. Each takes a database of its own."""
+    server = MongoServer(tmp_path_factory.mktemp("mongo") / "shared")
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def own_mongo(tmp_path: Path) -> Iterator[MongoServer]:
+    """A MongoDB server, running, that a test may kill and start again."""
+    server = MongoServer(tmp_path / "mongo")
+    try:
+        yield server.start()
+    finally:
+        server.close()
 
 
 @pytest.fixture

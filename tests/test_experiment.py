@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -16,6 +17,7 @@ from runners.launch import all_gone, curves, environment, in_process, read_json,
 from runners.team_env import FAILED_REWARD
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
+from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
@@ -145,6 +147,75 @@ def test_pruning_is_recorded_over_training(experiment):
     assert {weight for step, weight in weights.items() if step <= 30} <= {0.0}
     assert {weight for step, weight in weights.items() if step > 30} == {0.5}
     assert all(step > 30 for step, _ in points["loss_pruning"])
+
+
+def scored(experiment, *scores):
+    """Tests with these results, one after another, a step apart."""
+    for score in scores:
+        experiment.progress.t_env += 1
+        names = ["test_battle_won_mean", "test_return_mean"][-len(score) :]
+        experiment._save_if_best(dict(zip(names, score, strict=True)))
+    return experiment
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(0.0, 1.0), (0.5, 0.0), (0.25, 9.0)], 2),
+        ([(0.0, 1.0), (0.0, 3.0), (0.0, 2.0)], 2),
+        ([(1.0, 1.0), (1.0, 1.0)], 1),
+        ([(-5.0,), (-7.0,), (-4.0,)], 3),
+        ([(-5.0,), (float("nan"),)], 1),
+        ([(float("nan"),), (-5.0,)], 2),
+    ],
+)
+def test_the_checkpoint_of_the_best_test_is_kept(experiment, scores, best):
+    one = scored(experiment(save_model=True, **QMIX), *scores)
+    content = checkpoints.load(one.model_dir / checkpoints.BEST)
+    assert content["progress"]["t_env"] == best
+    assert content["progress"]["best"] == list(scores[best - 1])
+    assert content["buffer"]["episodes"] is None
+
+
+def test_a_run_that_goes_on_from_before_its_best_keeps_it(experiment):
+    one = scored(experiment(save_model=True, **QMIX), (0.5,))
+    early = checkpoints.load(one.save())
+    scored(one, (0.9,))
+    two = experiment(save_model=True, **QMIX)
+    two.load(early, whole=True)
+    scored(two, (0.7,))
+    assert checkpoints.load(two.model_dir / checkpoints.BEST)["progress"]["best"] == [0.9]
+    (two.model_dir / checkpoints.BEST).write_bytes(b"damaged")
+    three = experiment(save_model=True, **QMIX)
+    three.load(early, whole=True)
+    scored(three, (0.7,))
+    assert checkpoints.load(three.model_dir / checkpoints.BEST)["progress"]["best"] == [0.7]
+
+
+def test_old_checkpoints_go_only_when_the_new_one_is_whole(experiment, monkeypatch):
+    one = experiment(save_model=True, **QMIX, keep_checkpoints=1)
+    one.progress.t_env = 10
+    one.save()
+    one.progress.t_env = 20
+    with monkeypatch.context() as patch:
+
+        def full(content, file):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(torch, "save", full)
+        assert one.save() is None
+    assert checkpoints.steps_in(one.model_dir) == [10]
+    one.save()
+    assert checkpoints.steps_in(one.model_dir) == [20]
+
+
+def test_an_old_checkpoint_that_cannot_go_costs_a_warning(experiment, monkeypatch, capsys):
+    one = experiment(save_model=True, **QMIX, keep_checkpoints=1)
+    one.save()
+    one.progress.t_env = 20
+    monkeypatch.setattr(Path, "unlink", lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError("no")))
+    assert one.save() is not None
+    assert "take more room than they should: no" in capsys.readouterr().out
 
 
 def test_updates_follow_rollouts_as_often_as_asked(experiment):
@@ -284,6 +355,7 @@ import psutil
 from pathlib import Path
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
+from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
 from shoal.utils.logging import Logger
 from shoal.utils.signals import StopRequest

@@ -2,19 +2,21 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from runners.launch import all_gone, curves, in_process, read_json, start, wait_until, workers_of
+from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
 from shoal.utils import checkpoint as checkpoints
 
 GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.episode_limit=3"]
 SIZES = ["seed=5", "batch_size=4", "buffer_size=12", "test_nepisode=2", "target_update_interval=8"]
 LOG = ["test_interval=15", "runner_log_interval=12", "learner_log_interval=12"]
-SAVE = ["save_model_interval=24", "save_buffer=True"]
+SAVE = ["save_model_interval=24", "save_buffer=True", "keep_checkpoints=0", "keep_buffers=0"]
 QUICK = [*SIZES, *LOG, "epsilon_anneal_time=60"]
 EPISODE = ["runner=episode"]
 VECTORISED = ["runner=parallel", "batch_size_run=2"]
@@ -137,6 +139,34 @@ def test_a_run_that_is_stopped_while_it_starts_is_recorded_so(tmp_path):
     assert read_json(sacred(tmp_path) / "run.json")["status"] == "INTERRUPTED"
 
 
+@pytest.mark.parametrize("moment", ["as soon as there is a record", "when it has ended and is being reported"])
+def test_sigterm_outside_of_the_loop_is_recorded_too(tmp_path, moment):
+    code = {
+        "as soon as there is a record": "from shoal import cli; cli.recording.git_commit = wait",
+        "when it has ended and is being reported": "from shoal.analysis import curves; curves.draw_run = wait",
+    }[moment]
+    (tmp_path / "started.py").write_text(
+        "import sys, time, pathlib\n"
+        "def wait(*args):\n    pathlib.Path('waiting').touch()\n    time.sleep(600)\n"
+        f"{code}\n"
+        "from shoal.cli import main\n"
+        "sys.exit(main(['src/main.py', *sys.argv[1:]]))\n"
+    )
+    args = ["--config=vdn", "--env-config=matrix_game", "with", *EPISODE, "t_max=20", "seed=1", "test_nepisode=1"]
+    with open(tmp_path / "err.txt", "w") as err:
+        process = subprocess.Popen(
+            [sys.executable, "started.py", *args], cwd=tmp_path, env=environment(), stderr=err, stdout=err
+        )
+    try:
+        wait_until(lambda: (tmp_path / "waiting").exists() or process.poll() is not None, 240, "that moment")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 143, (tmp_path / "err.txt").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert read_json(sacred(tmp_path) / "run.json")["status"] == "INTERRUPTED"
+
+
 @pytest.mark.parametrize(
     ("signum", "runner", "status"),
     [(signal.SIGINT, PARALLEL, 130), (signal.SIGTERM, EPISODE, 143)],
@@ -168,6 +198,23 @@ def test_a_run_that_was_asked_to_stop_saves_and_goes_on_later(tmp_path, whole, s
 
     assert in_process(tmp_path, "with", f"resume={record}") == 0
     assert_same_from(step, sacred(whole("s2q", runner, 420)), sacred(tmp_path, 2))
+
+
+def test_a_run_goes_on_from_what_is_kept(tmp_path, whole):
+    args = ["--config=s2q", *GAME, *QUICK, *EPISODE, "save_model_interval=24", "save_buffer=True"]
+    assert in_process(tmp_path, *args, "t_max=80", "keep_checkpoints=2") == 0
+    models = models_in(tmp_path)
+    assert checkpoints.steps_in(models) == [72, 80]
+    episodes = [checkpoints.load(models / f"{step}.pt")["buffer"]["episodes"] for step in (72, 80)]
+    assert [one is None for one in episodes] == [True, False]
+    assert (models / checkpoints.BEST).is_file()
+    # The newest goes on as if nothing had happened, the one before with an empty memory, the best as well.
+    assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}", "t_max=120") == 0
+    assert_same_from(80, sacred(whole("s2q", EPISODE, 120)), sacred(tmp_path, 2))
+    assert checkpoints.steps_in(models) == [104, 120]
+    for number, kept in ((3, models / "104.pt"), (4, models / checkpoints.BEST)):
+        assert in_process(tmp_path, "with", f"resume={kept}", "t_max=140") == 0
+        assert read_json(sacred(tmp_path, number) / "run.json")["status"] == "COMPLETED"
 
 
 def test_without_the_memory_a_run_goes_on_from_an_empty_one(tmp_path):

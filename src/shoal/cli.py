@@ -26,7 +26,7 @@ from shoal.utils import recording
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
-from shoal.utils.mongo import MONGO_VARIABLE, redact
+from shoal.utils.mongo import MONGO_VARIABLE
 from shoal.utils.mongo_observer import MongoMirror, mongo_observer
 from shoal.utils.signals import Interrupted, sigterm_interrupts
 
@@ -316,7 +316,7 @@ def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserv
     target = args["--mongo_db"] or s.mongo_url
     if target and "@" in str(target):
         raise UserError(
-            f"The MongoDB address {redact(str(target))} holds a password, and settings are written into the "
+            f"The MongoDB address {recording.redact(str(target))} holds a password, and settings are written into the "
             f"record: put the address into the environment variable {MONGO_VARIABLE} instead."
         )
     target = target or os.environ.get(MONGO_VARIABLE)

@@ -1,5 +1,6 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -360,7 +361,7 @@ class Experiment:
     def _save_if_best(self, metrics: dict[str, float]) -> None:
         s, p = self.settings, self.progress
         score = _score(metrics)
-        if s.evaluate or score <= p.best:
+        if s.evaluate or any(map(math.isnan, score)) or score <= p.best:
             return
         p.best = score
         if s.save_model:

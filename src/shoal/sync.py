@@ -11,7 +11,7 @@ from typing import Any
 from shoal.utils.checkpoint import BEST, MODEL_DIR_FILE
 from shoal.utils.errors import UserError
 from shoal.utils.mongo import FORMAT, MONGO_VARIABLE, Database, Entry, MongoRun, check, connect
-from shoal.utils.recording import bounded_output, plain
+from shoal.utils.recording import bounded_output, plain, redact
 
 HELP = f"""Brings recorded runs to MongoDB: those made while it was away, cut short by its end, or recorded elsewhere.
 
@@ -39,7 +39,7 @@ def main(args: list[str]) -> int:
         return 0
     folders, target = _parse(args)
     runs = [run for folder in folders for run in _runs_in(folder)]
-    databases: dict[str, Database] = {}
+    databases: dict[str, Database | None] = {}
     failed = 0
     for run in runs:
         try:
@@ -78,7 +78,7 @@ def _runs_in(folder: Path) -> list[Path]:
     return inside or [folder]
 
 
-def _sync(folder: Path, target: str | None, databases: dict[str, Database]) -> str:
+def _sync(folder: Path, target: str | None, databases: dict[str, Database | None]) -> str:
     entry = read_entry(folder)
     address = target or os.environ.get(MONGO_VARIABLE) or entry.document["config"].get("mongo_url")
     if not address:
@@ -97,15 +97,16 @@ def _sync(folder: Path, target: str | None, databases: dict[str, Database]) -> s
     )
 
 
-def _open(address: str, databases: dict[str, Database]) -> Database:
+def _open(address: str, databases: dict[str, Database | None]) -> Database:
     if address not in databases:
         database = connect(address)
         if database.overwrite is not None:
             raise UserError("sync overwrites no run: leave the number behind the collection out.")
-        if not check(database):
-            raise UserError(f"MongoDB at {database.shown} does not answer: is it running, and is the address right?")
-        databases[address] = database
-    return databases[address]
+        databases[address] = database if check(database) else None
+    found = databases[address]
+    if found is None:
+        raise UserError(f"MongoDB at {redact(address)} does not answer: is it running, and is the address right?")
+    return found
 
 
 def read_entry(folder: Path) -> Entry:

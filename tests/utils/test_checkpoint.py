@@ -45,6 +45,54 @@ def test_a_failed_save_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch
     assert checkpoints.load(tmp_path / "5.pt")["step"] == 5
 
 
+def with_buffer(folder, *steps):
+    for step in steps:
+        buffer = {"rng": {"state": step}, "next": 3, "lengths": torch.ones(3), "episodes": {"obs": torch.ones(1000)}}
+        checkpoints.save({"step": step, "buffer": buffer}, folder, step)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("newest", "keep", "left"),
+    [
+        (50, 3, [30, 40, 50]),
+        (50, 1, [50]),
+        (50, 9, [10, 20, 30, 40, 50]),
+        (50, 0, [10, 20, 30, 40, 50]),
+        (30, 2, [20, 30, 40, 50]),  # went back to 20: 40 and 50 are not its own yet
+        (10, 1, [10, 20, 30, 40, 50]),
+    ],
+)
+def test_the_last_ones_and_the_best_are_kept(tmp_path, newest, keep, left):
+    with_buffer(tmp_path, 10, 20, 30, 40, 50)
+    checkpoints.write({"step": "best"}, tmp_path / checkpoints.BEST)
+    checkpoints.prune(tmp_path, newest, keep, keep_buffers=0)
+    assert checkpoints.steps_in(tmp_path) == left
+    assert checkpoints.load(tmp_path / checkpoints.BEST)["step"] == "best"
+
+
+@pytest.mark.parametrize(("keep_buffers", "held"), [(1, [50]), (2, [40, 50]), (0, [10, 20, 30, 40, 50])])
+def test_only_the_newest_hold_their_replay_memory(tmp_path, keep_buffers, held):
+    for step in (10, 20, 30, 40, 50):
+        with_buffer(tmp_path, step)
+        checkpoints.prune(tmp_path, step, keep=0, keep_buffers=keep_buffers)
+    contents = {step: checkpoints.load(tmp_path / f"{step}.pt") for step in checkpoints.steps_in(tmp_path)}
+    assert [step for step, content in contents.items() if content["buffer"]["episodes"] is not None] == held
+    assert {step: content["step"] for step, content in contents.items()} == {
+        step: step for step in (10, 20, 30, 40, 50)
+    }
+    assert contents[10]["buffer"]["rng"] == {"state": 10}
+    assert ((tmp_path / "10.pt").stat().st_size < 4000) is bool(keep_buffers)
+
+
+def test_a_kill_while_the_memory_is_dropped_leaves_the_checkpoint_whole(tmp_path, monkeypatch):
+    with_buffer(tmp_path, 10, 20)
+    monkeypatch.setattr("os.replace", lambda source, target: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.prune(tmp_path, 20, keep=2, keep_buffers=1)
+    assert checkpoints.load(tmp_path / "10.pt")["buffer"]["episodes"]["obs"].equal(torch.ones(1000))
+
+
 def test_steps_are_numbers_not_names(tmp_path):
     saved(tmp_path, 1000, 20, 9)
     (tmp_path / "best.pt").write_bytes(b"")

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -9,27 +8,19 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import gridfs
-import mongomock
-import mongomock.gridfs
 import numpy as np
-import pymongo
 import pytest
 import torch
-from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
 from sacred import Experiment
 
 from shoal.utils import recording
 from shoal.utils.errors import UserError
 from shoal.utils.recording import (
-    _PatientMongo,
     bounded_output,
     file_observer,
     flush_record,
     git_commit,
-    mongo_observer,
     plain,
-    redact,
 )
 
 MOMENT = datetime(2024, 1, 2)
@@ -58,20 +49,6 @@ def measured(name="loss", values=(1.0,), steps=(1,)):
 
 def read(folder, name):
     return json.loads((Path(folder) / name).read_text())
-
-
-@pytest.fixture
-def database():
-    mongomock.gridfs.enable_gridfs_integration()
-    return mongomock.MongoClient().db
-
-
-@pytest.fixture
-def mongo(database):
-    observer = _PatientMongo.create_from(database.runs, gridfs.GridFS(database), metrics_collection=database.metrics)
-    observer.said = []
-    observer.warn = observer.said.append
-    return observer
 
 
 class TestPlain:
@@ -215,177 +192,6 @@ class TestFiles:
         observer = file_observer(tmp_path / "runs")
         experiment(main, observer).run()
         assert read(observer.dir, "metrics.json")["loss"]["values"] == [1.0]
-
-
-class TestMongo:
-    def test_one_run_into_both_observers(self, tmp_path, mongo, database):
-        weights = tmp_path / "agent.pt"
-        weights.write_text("weights")
-
-        def main(_run):
-            _run.log_scalar("grad_norm", torch.tensor(1.5), 1)
-            _run.log_scalar("huge", 2**70, 1)
-            _run.log_scalar("loss", float("nan"), 1)
-            _run.info["array"] = np.arange(2)
-            _run.add_artifact(weights)
-            print("hello")
-            return np.float32(2.5)
-
-        files = file_observer(tmp_path / "runs")
-        experiment(main, mongo, files).run(options=CAPTURED)
-        run = database.runs.find_one()
-        assert (run["_id"], run["status"], run["result"]) == (1, "COMPLETED", 2.5)
-        assert Path(files.dir).name == "1"
-        assert run["info"]["array"] == [0, 1]
-        assert [artifact["name"] for artifact in run["artifacts"]] == ["agent.pt"]
-        assert "hello\n" in run["captured_out"]
-        stored = {metric["name"]: metric["values"] for metric in database.metrics.find()}
-        assert stored["grad_norm"] == [1.5]
-        assert np.isnan(stored["loss"][0])
-        assert mongo.said == []
-
-    def test_an_outage_loses_nothing_and_is_said_once(self, tmp_path, mongo, database, monkeypatch):
-        weights = tmp_path / "agent.pt"
-        weights.write_text("weights")
-        mongo.started_event(**START, _id=None)
-
-        def away(*args, **kwargs):
-            raise ServerSelectionTimeoutError("away")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(database.metrics, "update_one", away)
-            patch.setattr(mongo.fs, "put", away)
-            patch.setattr(database.runs, "update_one", away)
-            for step in (1, 2):
-                mongo.log_metrics(measured(steps=[step]), {})
-                mongo.heartbeat_event({}, "", MOMENT, None)
-            mongo.artifact_event("agent.pt", str(weights))
-        info = {}
-        mongo.log_metrics(measured(steps=[3]), info)
-        assert database.metrics.find_one()["steps"] == [1, 2, 3]
-        assert [metric["name"] for metric in info["metrics"]] == ["loss"]
-        mongo.completed_event(MOMENT, None)
-        run = database.runs.find_one()
-        assert run["status"] == "COMPLETED"
-        assert len(run["artifacts"]) == 1
-        assert len(mongo.said) == 2
-        assert "does not answer" in mongo.said[0]
-        assert "answers again" in mongo.said[1]
-
-    def test_away_at_the_end_leaves_a_file_and_says_what_is_missing(self, tmp_path, mongo, database, monkeypatch):
-        mongo.failure_dir = str(tmp_path / "failed")
-        mongo.started_event(**START, _id=None)
-
-        def away(*args, **kwargs):
-            raise AutoReconnect("away")
-
-        monkeypatch.setattr(database.metrics, "update_one", away)
-        monkeypatch.setattr(database.runs, "update_one", away)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
-        mongo.log_metrics(measured(values=[1.0, 2.0], steps=[1, 2]), {})
-        mongo.completed_event(MOMENT, None)
-        assert "2 metric values" in mongo.said[-1]
-        assert len(list((tmp_path / "failed").iterdir())) == 1
-
-    def test_lost_between_the_ping_and_the_start_the_run_goes_on(self, tmp_path, mongo, database, monkeypatch):
-        def refuse(*args, **kwargs):
-            raise OperationFailure("not authorized")
-
-        monkeypatch.setattr(database.runs, "insert_one", refuse)
-        files = file_observer(tmp_path)
-        run = experiment(lambda _run: _run.log_scalar("loss", 1.0, 1), mongo, files).run()
-        assert run.status == "COMPLETED"
-        assert read(files.dir, "metrics.json")["loss"]["values"] == [1.0]
-        assert len(mongo.said) == 1
-
-    def test_an_artifact_that_is_not_there_does_not_end_the_record(self, tmp_path, mongo, database):
-        mongo.started_event(**START, _id=None)
-        mongo.artifact_event("agent.pt", str(tmp_path / "missing"))
-        mongo.log_metrics(measured(), {})
-        assert database.metrics.find_one()["values"] == [1.0]
-        assert "agent.pt" in mongo.said[0]
-
-    @pytest.mark.parametrize("target", ["127.0.0.1:{port}:shoal", "mongodb://me:s3cret@127.0.0.1:{port}/shoal"])
-    def test_a_server_that_is_down_costs_seconds_and_a_sentence(self, target):
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))  # bound, not listening: refuses
-            said = []
-            start = time.monotonic()
-            assert mongo_observer(target.format(port=unused.getsockname()[1]), timeout_s=0.2, warn=said.append) is None
-        assert time.monotonic() - start < 5
-        assert len(said) == 1
-        assert "file record alone" in said[0]
-        assert "s3cret" not in said[0]
-
-    @pytest.mark.parametrize(
-        "target",
-        [
-            "",
-            "me:s3cret@localhost:27017:shoal",
-            "localhost:notaport:shoal",
-            "mongodb://",
-            "mongodb://me:s3c@ret@localhost/shoal",
-            "mongodb://me:s3cret/x@localhost:1/shoal",
-            "mongodb://localhost:notaport/shoal",
-        ],
-    )
-    def test_what_cannot_be_understood_is_refused_without_the_password(self, target):
-        with pytest.raises(UserError, match="cannot understand the MongoDB address") as caught:
-            mongo_observer(target)
-        assert "s3c" not in str(caught.value)
-        assert "ret" not in str(caught.value)
-        assert caught.value.__suppress_context__
-
-    @pytest.mark.parametrize(
-        ("target", "runs"),
-        [
-            ("db.example:1:shoal", "shoal.runs"),
-            ("db.example:1", "sacred.runs"),
-            ("shoal", "shoal.runs"),
-            ("db.example:1:shoal.mine", "shoal.mine"),
-            ("mongodb://me:s3cret@db.example:1/shoal?authSource=admin", "shoal.runs"),
-            ("mongodb://db.example:1", "sacred.runs"),
-        ],
-    )
-    @pytest.mark.filterwarnings("ignore:Argument .collection. is deprecated")
-    def test_addresses(self, target, runs, monkeypatch, tmp_path):
-        answers(monkeypatch)
-        observer = mongo_observer(target, failure_dir=tmp_path)
-        assert observer.runs.full_name == runs
-        assert observer.failure_dir == str(tmp_path)
-        assert observer.priority == 30
-
-    def test_refused_rights_are_the_users_to_mend(self, monkeypatch):
-        def refuse(*args, **kwargs):
-            raise OperationFailure("no", 18, {"codeName": "AuthenticationFailed"})
-
-        answers(monkeypatch, find_one=refuse)
-        with pytest.raises(UserError, match=r"refuses us \(AuthenticationFailed\)") as caught:
-            mongo_observer("mongodb://me:s3cret@db.example:1/shoal")
-        assert "s3cret" not in str(caught.value)
-
-    def test_a_missing_pymongo_is_said(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "pymongo", None)
-        with pytest.raises(UserError, match="pip install 'pymongo"):
-            mongo_observer("shoal")
-
-    @pytest.mark.parametrize(
-        ("target", "shown"),
-        [
-            ("host:27017:db", "host:27017:db"),
-            ("mongodb://u:p@host/db?tls=true", "mongodb://***@host/db"),
-            ("mongodb://u:p@ss?/@host/db", "mongodb://***@host/db"),
-            ("u:p@host:1:db", "***@host:1:db"),
-        ],
-    )
-    def test_redact(self, target, shown):
-        assert redact(target) == shown
-
-
-def answers(monkeypatch, find_one=lambda *args, **kwargs: None):
-    """pymongo that behaves as if a server were there."""
-    monkeypatch.setattr(pymongo.database.Database, "command", lambda *args, **kwargs: {"ok": 1})
-    monkeypatch.setattr(pymongo.collection.Collection, "find_one", find_one)
 
 
 SCRIPT = """

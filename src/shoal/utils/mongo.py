@@ -18,6 +18,7 @@ from sacred.observers import MongoObserver
 from sacred.observers.mongo import parse_mongo_db_arg
 
 from shoal.utils.errors import UserError
+from shoal.utils.recording import redact
 
 Series = Mapping[str, list[Any]]
 """One metric: `values`, `steps` and `timestamps`, equally long."""
@@ -58,13 +59,6 @@ class Entry:
     artifacts: Mapping[str, Path]
     sources: Sequence[tuple[str, Path]] = ()
     resources: Sequence[tuple[str, Path]] = ()
-
-
-def redact(target: str) -> str:
-    """A MongoDB address fit for showing: without user, password and options."""
-    scheme, mark, rest = target.partition("://") if "://" in target else ("", "", target)
-    _, at, address = rest.rpartition("@")
-    return scheme + mark + ("***@" if at else "") + address.partition("?")[0]
 
 
 def connect(target: str, timeout_s: float = 5.0) -> Database:
@@ -270,8 +264,10 @@ class MongoRun:
         from bson import ObjectId
 
         # A later file of the same name replaces the earlier one, as in the file record.
-        state = path.stat()
         before = self._artifacts.get(name)
+        if before is not None and not path.exists():
+            return before[1]
+        state = path.stat()
         if before is not None and before[0] == (state.st_mtime_ns, state.st_size):
             return before[1]
         files = self._database.files

@@ -169,7 +169,9 @@ class MongoMirror(RunObserver):
         if self._readable(filename, f"artifact {name!r}"):
             with self._news:
                 self._artifacts[name] = Path(filename)
-            self._wait_for_attempt(self._tell())  # the caller may delete the file next
+            version = self._tell()
+            if not self._away:
+                self._wait_for_attempt(version)  # the caller may delete the file next
 
     def resource_event(self, filename: str) -> None:
         if self._readable(filename, "a resource"):

@@ -79,6 +79,13 @@ def uid_of(meta: MutableMapping[str, Any]) -> str:
     return uid
 
 
+def redact(target: str) -> str:
+    """A MongoDB address fit for showing: without user, password and options."""
+    scheme, mark, rest = target.partition("://") if "://" in target else ("", "", target)
+    _, at, address = rest.rpartition("@")
+    return scheme + mark + ("***@" if at else "") + address.partition("?")[0]
+
+
 # Captured output.
 
 
@@ -186,6 +193,9 @@ class _RunFolder(FileStorageObserver):
 
     def queued_event(self, *args: Any, **kwargs: Any) -> Any:
         uid_of(kwargs["meta_info"])
+        # sacred would look for the sources in the working folder, and fail.
+        kwargs["ex_info"] = {**kwargs["ex_info"], "sources": self.save_sources(kwargs["ex_info"])}
+        self.copy_sources = False
         return super().queued_event(*args, **kwargs)
 
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
