@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "controllers": {"components", "modules", "utils"},
     "runners": {"controllers", "components", "modules", "envs", "utils"},
     "learners": {"controllers", "components", "modules", "utils"},
-    "analysis": {"experiment", "config", "learners", "components", "utils"},
+    "analysis": {"experiment", "config", "learners", "components", "envs", "utils"},
     "registry": {"utils"},
     "config": {"registry", "utils"},
     "experiment": {

@@ -134,7 +134,12 @@ def test_an_evaluation_is_no_part_of_the_run_it_evaluates(tmp_path):
 
 @pytest.mark.parametrize(
     ("env_args", "task"),
-    [({"map_name": "3m"}, "3m"), ({"key": "lbf:Foraging-v3"}, "lbf:Foraging-v3"), ({}, "some_env")],
+    [
+        ({"map_name": "3m"}, "3m"),
+        ({"key": "lbf:Foraging-v3"}, "lbf:Foraging-v3"),
+        ({"env_name": "pursuit"}, "pursuit"),
+        ({}, "some_env"),
+    ],
 )
 def test_the_task_of_a_run(env_args, task):
     assert RecordedRun(None, {"env": "some_env", "env_args": env_args}, {}).task == task

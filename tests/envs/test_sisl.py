@@ -65,7 +65,7 @@ def test_the_papers_arguments_reach_the_games():
 def test_multiwalkers_own_time_limit_is_called_the_tasks_end():
     """The library's fault that the wrapper is there for; without it, `max_cycles` could simply be passed on."""
     args = settings("multiwalker")
-    env = importlib.import_module(sisl._find("multiwalker")).parallel_env(**args.env_kwargs, max_cycles=20)
+    env = importlib.import_module(sisl.find_module("multiwalker")).parallel_env(**args.env_kwargs, max_cycles=20)
     env.reset(seed=0)
     still = {agent: np.zeros(4, np.float32) for agent in env.agents}
     ends = [env.step(still)[2:4] for _ in range(20)]

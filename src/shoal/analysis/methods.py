@@ -31,6 +31,7 @@ NOT_THE_METHOD = {
     "use_cuda",
     "use_tensorboard",
     "env_args.map_name",
+    "env_args.env_name",
     "env_args.key",
 }
 """Settings in which two runs of one method may differ: where it is run, recorded and tested, and for how long."""

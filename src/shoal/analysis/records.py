@@ -54,7 +54,8 @@ class RecordedRun:
     def task(self) -> str:
         """The map, the environment's id, or the suite if it has one task only."""
         env_args = self.config.get("env_args", {})
-        return str(env_args.get("map_name") or env_args.get("key") or self.config.get("env", "?"))
+        named = (env_args.get(key) for key in ("map_name", "env_name", "key"))
+        return next((str(name) for name in named if name), str(self.config.get("env", "?")))
 
     @property
     def label(self) -> str:

@@ -63,7 +63,7 @@ class SislSettings(ActionSettings):
             raise UserError("env_args.fix_double_thrust knows what is paid twice for local_ratio=1.0 only: set that.")
 
 
-def _find(name: str) -> str:
+def find_module(name: str) -> str:
     """The newest module of PettingZoo that has the environment `name`, by its full name.
 
     Raises:
@@ -124,7 +124,7 @@ class SislEnv(PettingZooEnv):
     render_mode = "rgb_array"
 
     def __init__(self, settings: SislSettings) -> None:
-        key = _find(settings.env_name)
+        key = find_module(settings.env_name)
         _check_arguments(settings, key)
         kwargs = {**settings.env_kwargs, "max_cycles": settings.max_cycles + 1, "render_mode": self.render_mode}
         self._sisl = settings

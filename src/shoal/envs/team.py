@@ -149,6 +149,7 @@ class Team:
             raise UserError(
                 f"env_args.key={key!r} has {' and '.join(kinds)} actions: all must be Discrete, or all Box."
             )
+        self._bounds = [] if self.discrete else [_bounds(space) for space in action_spaces]  # type: ignore[arg-type]
         own = "discrete" if self.discrete else "continuous"
         if actions.action_mode not in (None, own, "bang_bang") or (
             actions.action_mode == "bang_bang" and self.discrete
@@ -200,20 +201,24 @@ class Team:
         """The team's actions, [N] or [N, d] in [-1, 1], in each agent's own terms."""
         # Padding is never available; whoever chooses it all the same takes the first action.
         if self._corners is not None:
-            taken = [t[a if a < len(t) else 0] for t, a in zip(self._corners, actions, strict=True)]
-            return [_rescaled(space, a) for space, a in zip(self._action_spaces, taken, strict=True)]  # type: ignore[arg-type]
+            taken = [table[a if a < len(table) else 0] for table, a in zip(self._corners, actions, strict=True)]
+            return [self._rescaled(i, action) for i, action in enumerate(taken)]
         if self.discrete:
             return [
                 int(space.start) + (int(a) if a < space.n else 0)  # type: ignore[attr-defined]
                 for space, a in zip(self._action_spaces, actions, strict=True)
             ]
-        parts = zip(self._action_spaces, self._sizes, np.asarray(actions), strict=True)
-        return [_rescaled(space, a[:size]) for space, size, a in parts]  # type: ignore[arg-type]
+        parts = zip(self._sizes, np.asarray(actions), strict=True)
+        return [self._rescaled(i, action[:size]) for i, (size, action) in enumerate(parts)]
+
+    def _rescaled(self, agent: int, action: np.ndarray) -> np.ndarray:
+        """A vector in [-1, 1] (clipped to it) between the agent's bounds, in the shape and dtype of its space."""
+        space, (low, high) = self._action_spaces[agent], self._bounds[agent]
+        value = low + (action.astype(np.float64) + 1.0) * 0.5 * (high - low)
+        value = np.minimum(np.maximum(value, low), high)  # exact bounds, which the rounding above may miss
+        return value.astype(space.dtype).reshape(space.shape)
 
 
-def _rescaled(space: spaces.Box, action: np.ndarray) -> np.ndarray:
-    """A vector in [-1, 1] (clipped to it) between the bounds of `space`, in its shape and dtype."""
-    share = (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
-    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-    value = (low + share * (high - low)).reshape(space.shape).astype(space.dtype)
-    return np.clip(value, space.low, space.high)
+def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action, flat."""
+    return space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
