@@ -40,6 +40,8 @@ _WHAT_FOR = {
     "pymongo": "recording to MongoDB",
     "tensorboardX": "TensorBoard files",
     "matplotlib": "figures",
+    "ray": "sweeps and runner=ray",
+    "optuna": "searches (--optuna)",
     "setuptools": "sacred imports its pkg_resources",
 }
 _SC2_VERSIONS = {"69232": "4.6.2", "70154": "4.7.1", "75689": "4.10"}

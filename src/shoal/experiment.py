@@ -30,7 +30,9 @@ class ExperimentSettings:
     env: Annotated[str, "environment suite"]
     learner: Annotated[str, "loss, updates and targets"]
     name: Annotated[str, "what the run is called in records and folder names"] = "run"
-    runner: Annotated[str, "how environments are run: episode (one) or parallel (many)"] = "parallel"
+    runner: Annotated[str, "how environments are run: episode (one), parallel (many), ray (on other machines)"] = (
+        "parallel"
+    )
     mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
     seed: Annotated[int | None, "seed of everything random; drawn and recorded when not given"] = None
     t_max: TMax = 2_000_000

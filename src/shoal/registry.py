@@ -29,6 +29,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "runner": {
         "episode": "shoal.runners.runner:EpisodeRunner",
         "parallel": "shoal.runners.runner:ParallelRunner",
+        "ray": "shoal.runners.ray_workers:RayRunner",
     },
     "mac": {
         "basic_mac": "shoal.controllers.basic:BasicMAC",

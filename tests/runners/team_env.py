@@ -148,3 +148,29 @@ class VectorisedTeamEnv(TeamEnv):
     @classmethod
     def make_vector(cls, settings, num_envs):
         return in_this_process(TeamEnv, settings, num_envs)
+
+
+def first_available(observation):
+    """For each agent its first action that it may choose."""
+    return observation["avail_actions"].argmax(-1)
+
+
+def finish(env, observation):
+    """Play until all copies are over -> the last info of each."""
+    n = env.num_envs
+    last, over = [None] * n, np.zeros(n, dtype=bool)
+    for _ in range(env.episode_limit):
+        observation, _, terminated, truncated, infos = env.step(first_available(observation))
+        for i in np.flatnonzero((terminated | truncated) & ~over):
+            last[i] = {k: float(v[i]) for k, v in infos.items() if not k.startswith("_") and infos[f"_{k}"][i]}
+        over |= terminated | truncated
+        if over.all():
+            return last
+    raise AssertionError("an episode did not end")
+
+
+def is_unlucky(seed):
+    """Whether an episode of this seed is unlucky where half of them are."""
+    env = TeamEnv(TeamEnvSettings(fault_share=0.5))
+    env.reset(seed=seed)
+    return env._unlucky

@@ -11,13 +11,9 @@ import psutil
 import pytest
 
 from runners.launch import all_gone, environment, wait_until, workers_of
-from runners.team_env import TeamEnv, TeamEnvSettings, in_this_process
+from runners.team_env import TeamEnv, TeamEnvSettings, finish, first_available, in_this_process, is_unlucky
 from shoal.runners.workers import EnvFactory, HoldAtEnd, WorkerVectorEnv
 from shoal.utils.errors import UserError
-
-
-def first_available(observation):
-    return observation["avail_actions"].argmax(-1)
 
 
 def test_a_finished_episode_stays_at_its_end_until_reset():
@@ -57,20 +53,6 @@ def workers_playing(n=2, step_timeout_s=60.0, start_timeout_s=60.0, restart_ever
         games = games_of(workers)
         env.close()
         assert all_gone(workers + games)
-
-
-def finish(env, observation):
-    """Play until all copies are over -> the last info of each."""
-    n = env.num_envs
-    last, over = [None] * n, np.zeros(n, dtype=bool)
-    for _ in range(env.episode_limit):
-        observation, _, terminated, truncated, infos = env.step(first_available(observation))
-        for i in np.flatnonzero((terminated | truncated) & ~over):
-            last[i] = {k: float(v[i]) for k, v in infos.items() if not k.startswith("_") and infos[f"_{k}"][i]}
-        over |= terminated | truncated
-        if over.all():
-            return last
-    raise AssertionError("an episode did not end")
 
 
 def test_workers_play_what_the_environment_plays_in_this_process():
@@ -125,12 +107,6 @@ def test_a_copy_that_fails_loses_its_episode_and_is_replaced_with_its_game(fault
         gone = [worker for worker in before if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE]
         assert len(gone) == 1
         assert all_gone([game for game in games if game not in games_of(workers_of(os.getpid()))])
-
-
-def is_unlucky(seed):
-    env = TeamEnv(TeamEnvSettings(fault_share=0.5))
-    env.reset(seed=seed)
-    return env._unlucky
 
 
 def test_a_worker_killed_between_steps_loses_its_episode_only():

@@ -1,7 +1,6 @@
 """Collects whole episodes from a vector environment."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -15,7 +14,8 @@ from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
 from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
-from shoal.runners.workers import WorkerVectorEnv, in_process
+from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, numbers_of
+from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
 from shoal.utils.errors import UserError
 
 TRAIN, TEST = 0, 1
@@ -95,8 +95,8 @@ class Runner:
             self.spec = TeamSpec.from_spaces(
                 self.env.single_observation_space,
                 self.env.single_action_space,
-                self._episode_limit(),
-                self._action_classes(),
+                episode_limit_of(self.env),
+                action_classes_of(self.env),
             )
         except BaseException:
             self.close()
@@ -106,24 +106,6 @@ class Runner:
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
         """The vector environment that this runner collects from."""
         raise NotImplementedError
-
-    def _in_workers(self, env_class: Any, env_settings: Any, n: int) -> VectorEnv:
-        s = self.settings
-        return WorkerVectorEnv(
-            env_class, env_settings, n, s.env_timeout_s, s.env_start_timeout_s, restart_every=s.env_restart_every
-        )
-
-    def _episode_limit(self) -> int:
-        if isinstance(self.env, gym.vector.SyncVectorEnv):
-            return int(self.env.get_attr("episode_limit")[0])
-        return int(self.env.episode_limit)  # type: ignore[attr-defined]
-
-    def _action_classes(self) -> Mapping[str, Sequence[int]]:
-        """What the environment declares; nothing where it declares none."""
-        if isinstance(self.env, gym.vector.SyncVectorEnv):
-            declares = all(self.env.call("has_wrapper_attr", "action_classes"))
-            return self.env.get_attr("action_classes")[0] if declares else {}
-        return getattr(self.env, "action_classes", {})
 
     def scheme(self, controller: BasicMAC) -> Scheme:
         """Fields of the batches that ``run`` returns."""
@@ -208,7 +190,8 @@ class Runner:
             self._draw(frames)
             if not over[live].any():
                 continue
-            for i, info in _finished(infos, live[over[live]]):
+            for i in live[over[live]].tolist():
+                info = numbers_of(infos, i)
                 failed[i] = bool(info.pop("episode_failed", False))
                 final_infos[i] = info
             state = state[torch.as_tensor(~over[live], device=device)]
@@ -221,7 +204,7 @@ class Runner:
         """Have copy 0's environment write a replay of its own kind. Returns the file's path; None where it has none."""
         if not self._saves_replays:
             return None
-        if isinstance(self.env, WorkerVectorEnv):
+        if isinstance(self.env, SupervisedVectorEnv):
             return str(self.env.call_one(0, "save_replay"))
         assert isinstance(self.env, gym.vector.SyncVectorEnv)
         return str(self.env.call("save_replay")[0])
@@ -232,7 +215,7 @@ class Runner:
         drawn: Any = None
         if isinstance(self.env, gym.vector.SyncVectorEnv):
             drawn = (self.env.render() or (None,))[0]
-        elif isinstance(self.env, WorkerVectorEnv):
+        elif isinstance(self.env, SupervisedVectorEnv):
             drawn = self.env.call_one(0, "render")
         if not isinstance(drawn, np.ndarray):
             raise UserError("save_replay needs an environment that can draw itself (render_mode rgb_array).")
@@ -263,8 +246,11 @@ class EpisodeRunner(Runner):
     Settings = RunnerSettings
 
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
+        s = self.settings
         if getattr(env_class, "own_process", False):
-            return self._in_workers(env_class, env_settings, 1)
+            return WorkerVectorEnv(
+                env_class, env_settings, 1, s.env_timeout_s, s.env_start_timeout_s, s.env_restart_every
+            )
         return in_process(env_class, env_settings)
 
 
@@ -275,11 +261,10 @@ class ParallelRunner(Runner):
     settings: ParallelRunnerSettings
 
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
-        n = self.settings.batch_size_run
-        if hasattr(env_class, "make_vector"):
-            vector: VectorEnv = env_class.make_vector(env_settings, n)
-            return vector
-        return self._in_workers(env_class, env_settings, n)
+        s = self.settings
+        return side_by_side(
+            env_class, env_settings, s.batch_size_run, s.env_timeout_s, s.env_start_timeout_s, s.env_restart_every
+        )
 
 
 def _live_rows(
@@ -294,22 +279,6 @@ def _live_rows(
     if with_state:
         step["state"] = torch.as_tensor(observation["state"][live], dtype=torch.float32, device=device)
     return TensorDict(step, batch_size=[len(live)])
-
-
-def _finished(infos: dict[str, Any], indices: np.ndarray) -> Iterator[tuple[int, dict[str, float]]]:
-    """Numbers in gymnasium's vector infos, one dictionary for each of the given copies."""
-    for i in indices:
-        yield (
-            int(i),
-            {
-                key: float(values[i])
-                for key, values in infos.items()
-                if not key.startswith("_")
-                and bool(infos.get(f"_{key}", np.ones(len(values), bool))[i])
-                and np.ndim(values) == 1
-                and np.asarray(values).dtype.kind in "biuf"
-            },
-        )
 
 
 class _EpisodeMemory:

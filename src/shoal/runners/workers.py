@@ -1,15 +1,12 @@
 """Environments in worker processes that may crash, hang or die without taking the run with them."""
 
 import contextlib
-import ctypes
-import logging
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -17,17 +14,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.vector.utils import (
-    batch_space,
-    create_shared_memory,
-    read_from_shared_memory,
-    write_to_shared_memory,
-)
+from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
-from shoal.envs.team import reset_mask
+from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log
 from shoal.utils.errors import EnvironmentCrashedError, UserError
-
-log = logging.getLogger("shoal.runners")
+from shoal.utils.signals import end_with
 
 
 class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
@@ -96,12 +87,8 @@ class _Worker:
         self.process.join()
 
 
-class WorkerVectorEnv(VectorEnv):
-    """Copies of an environment, each in a process group of its own, over shared memory.
-
-    A copy that raises an exception, misses its deadline or whose process dies is ended with everything that it started,
-    and replaced. What it was playing ends, truncated, with ``episode_failed`` = 1 in its info: the runner drops such
-    an episode and plays another one, with another seed. A copy whose episode is over waits for its reset.
+class WorkerVectorEnv(SupervisedVectorEnv):
+    """Copies of an environment, each in a process group of its own, over shared memory: a worker is one copy.
 
     Args:
         env_class: called with ``settings`` in each worker, and once here to learn the spaces.
@@ -112,8 +99,6 @@ class WorkerVectorEnv(VectorEnv):
         restart_every: episodes after which a copy gets a new process; 0 keeps it.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - gymnasium declares it so
-
     def __init__(
         self,
         env_class: Callable[[Any], gym.Env],
@@ -123,29 +108,25 @@ class WorkerVectorEnv(VectorEnv):
         start_timeout_s: float = 600.0,
         restart_every: int = 0,
     ) -> None:
-        self.num_envs = n
         self._build = (env_class, settings)
         self._step_timeout_s, self._start_timeout_s = step_timeout_s, start_timeout_s
         self._restart_every = restart_every
         example = env_class(settings)
         try:
-            self.single_observation_space = example.observation_space
-            self.single_action_space = example.action_space
-            self.episode_limit = int(example.get_wrapper_attr("episode_limit"))
-            self.action_classes = getattr(example, "action_classes", {})
+            self._describe(
+                n,
+                example.observation_space,
+                example.action_space,
+                int(example.get_wrapper_attr("episode_limit")),
+                getattr(example, "action_classes", {}),
+            )
         finally:
             example.close()
-        self.observation_space = batch_space(self.single_observation_space, n)
-        self.action_space = batch_space(self.single_action_space, n)
         # Spawned, not forked: a fork of a process that runs torch or JAX threads may deadlock.
         self._context = multiprocessing.get_context("spawn")
         self._shared = create_shared_memory(self.single_observation_space, n, ctx=self._context)
-        self._observations: Any = read_from_shared_memory(self.single_observation_space, self._shared, n)
+        self._observations = read_from_shared_memory(self.single_observation_space, self._shared, n)  # type: ignore[assignment]
         self._workers: list[_Worker] = []
-        self._ends = np.ones((2, n), dtype=bool)  # terminated, truncated
-        self._failed = np.zeros(n, dtype=bool)
-        self.last_failure = ""
-        """What went wrong the last time that a copy was replaced."""
         try:
             for i in range(n):
                 self._workers.append(self._start(i))
@@ -165,125 +146,52 @@ class WorkerVectorEnv(VectorEnv):
         there.close()
         return _Worker(process, here)
 
-    def _replace(self, index: int, why: str) -> None:
-        log.warning(f"Environment {index} is restarted: {why}.")
-        self.last_failure = why
-        self._workers[index].end()
-        self._workers[index] = self._start(index)
+    def _restart(self, worker: int) -> None:
+        self._workers[worker].end()
+        self._workers[worker] = self._start(worker)
 
-    def _ask(self, requests: dict[int, Any], patience_s: Mapping[int, float]) -> dict[int, Any]:
-        """Send each copy its request; the answers of those that give one in time. The others are replaced.
+    def _send(self, worker: int, request: Any) -> Connection:
+        pipe = self._workers[worker].pipe
+        with contextlib.suppress(OSError):  # it died; what it had to say, or that it is gone, is read later
+            pipe.send(request)
+        return pipe
 
-        Raises:
-            UserError: a copy says that it cannot be used at all; waiting or repeating would not help.
-        """
-        now = time.monotonic()
-        deadlines = {i: now + patience_s[i] for i in requests}
-        waiting: dict[Any, int] = {}
-        answers: dict[int, Any] = {}
-        for i, request in requests.items():
-            waiting[self._workers[i].pipe] = i
-            with contextlib.suppress(OSError):  # it died; what it had to say, or that it is gone, is read below
-                self._workers[i].pipe.send(request)
-        while waiting:
-            now = time.monotonic()
-            for pipe in wait(list(waiting), max(0.0, min(deadlines[i] for i in waiting.values()) - now)):
-                i = waiting.pop(pipe)
-                try:
-                    kind, answer = self._workers[i].pipe.recv()
-                except (EOFError, OSError):
-                    self._replace(i, "its process died")
-                    continue
-                if kind == "unusable":
-                    raise UserError(answer)
-                if kind == "error":
-                    why, details = answer
-                    if details != why != self.last_failure:  # once is enough for one that fails again and again
-                        log.warning(details)
-                    self._replace(i, why)
-                    continue
-                answers[i] = answer
-            now = time.monotonic()
-            for pipe, i in list(waiting.items()):
-                if deadlines[i] <= now:
-                    del waiting[pipe]
-                    self._replace(i, f"it did not answer within {patience_s[i]:g} seconds")
-        return answers
+    def _ready(self, handles: list[Any], timeout_s: float) -> Iterable[Any]:
+        return wait(handles, timeout_s)
 
-    def reset(
-        self,
-        *,
-        seed: int | Sequence[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode in the copies of ``options["reset_mask"]`` (all, without one) -> observations, no info.
+    def _receive(self, worker: int, handle: Any) -> tuple[str, Any]:
+        try:
+            kind, answer = handle.recv()
+        except (EOFError, OSError):
+            raise WorkerLostError("its process died") from None
+        return kind, answer
 
-        A copy that cannot start one is over at the next step, as failed.
-        """
-        options = dict(options or {})
-        mask = reset_mask(options, self.num_envs)
-        options.pop("reset_mask", None)
-        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * self.num_envs
-        chosen = np.flatnonzero(mask).tolist()
-        for i in chosen:
+    def _start_episodes(self, seeds: dict[int, int | None], options: dict[str, Any]) -> Collection[int]:
+        for i in seeds:
             worker = self._workers[i]
             if self._restart_every and worker.episodes >= self._restart_every:
                 worker.end(patience_s=5.0)
                 self._workers[i] = self._start(i)
             self._workers[i].episodes += 1
-        patience = {i: self._step_timeout_s if self._workers[i].ready else self._start_timeout_s for i in chosen}
-        answers = self._ask({i: ("reset", (seeds[i], options)) for i in chosen}, patience)
-        for i in chosen:
-            self._ends[:, i] = False
-            self._failed[i] = i not in answers
-            self._workers[i].ready = i in answers
-        return self._look(), {}
+        patience = {i: self._step_timeout_s if self._workers[i].ready else self._start_timeout_s for i in seeds}
+        started = self._ask({i: ("reset", (seed, options)) for i, seed in seeds.items()}, patience)
+        for i in seeds:
+            self._workers[i].ready = i in started
+        return started
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the copies whose episode goes on; the others stay at their end, with reward 0."""
-        reward = np.zeros(self.num_envs)
-        ongoing = ~self._ends.any(0)
-        playing = np.flatnonzero(ongoing & ~self._failed).tolist()
-        answers = self._ask({i: ("step", actions[i]) for i in playing}, dict.fromkeys(playing, self._step_timeout_s))
-        infos: dict[str, Any] = {}
-        for i, (paid, terminated, truncated, info) in answers.items():
-            reward[i] = paid
-            self._ends[:, i] = terminated, truncated
-            if terminated or truncated:
-                if info.get("episode_failed"):
-                    log.warning(f"Environment {i} could not finish its episode: another one takes its place.")
-                    self._workers[i].ready = False  # it may have to launch its game again
-                for key, value in info.items():
-                    self._tell(infos, i, key, value)
-        for i in np.flatnonzero(ongoing).tolist():
-            if i not in answers:
-                self._ends[1, i] = True
-                self._tell(infos, i, "episode_failed", 1.0)
-        self._failed[:] = False
-        terminations, truncations = self._ends.copy()
-        return self._look(), reward, terminations, truncations, infos
+    def _play(self, copies: Sequence[int], actions: Any) -> dict[int, Outcome]:
+        outcomes: dict[int, Outcome] = self._ask(
+            {i: ("step", actions[i]) for i in copies}, dict.fromkeys(copies, self._step_timeout_s)
+        )
+        for i, (_, terminated, truncated, info) in outcomes.items():
+            if (terminated or truncated) and info.get("episode_failed"):
+                log.warning(f"Environment {i} could not finish its episode: another one takes its place.")
+                self._workers[i].ready = False  # it may have to launch its game again
+        return outcomes
 
-    def _tell(self, infos: dict[str, Any], index: int, key: str, value: float) -> None:
-        infos.setdefault(key, np.zeros(self.num_envs))[index] = value
-        infos.setdefault(f"_{key}", np.zeros(self.num_envs, dtype=bool))[index] = True
-
-    def _look(self) -> Any:
-        """What the copies see. Every action of one without an episode counts as available: it is not played."""
-        observations = {key: values.copy() for key, values in self._observations.items()}
-        if "avail_actions" in observations:
-            observations["avail_actions"][self._failed] = 1
-        return observations
-
-    def call_one(self, index: int, name: str) -> Any:
-        """Call a method of one copy's environment.
-
-        Raises:
-            UserError: the environment failed to answer.
-        """
+    def _call(self, index: int, name: str) -> tuple[Any] | None:
         answers = self._ask({index: ("call", name)}, {index: self._step_timeout_s})
-        if index not in answers:
-            raise UserError(f"The environment could not {name.replace('_', ' ')}: {self.last_failure}.")
-        return answers[index]
+        return (answers[index],) if index in answers else None
 
     def close_extras(self, **kwargs: Any) -> None:
         """End all processes, without waiting long for a step under way."""
@@ -297,6 +205,16 @@ class WorkerVectorEnv(VectorEnv):
             worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.end()
         self._workers = []
+
+
+def side_by_side(
+    env_class: Any, settings: Any, n: int, step_timeout_s: float, start_timeout_s: float, restart_every: int
+) -> VectorEnv:
+    """``n`` copies on this machine: the suite's own vectorised step where it has one, else worker processes."""
+    if hasattr(env_class, "make_vector"):
+        vector: VectorEnv = env_class.make_vector(settings, n)
+        return vector
+    return WorkerVectorEnv(env_class, settings, n, step_timeout_s, start_timeout_s, restart_every)
 
 
 def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Space, trainer: int) -> None:
@@ -341,8 +259,4 @@ def _become_worker(trainer: int) -> None:
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-        if os.getppid() != trainer:  # the trainer died before the request took effect
-            os._exit(1)
+    end_with(trainer)

@@ -1,6 +1,9 @@
 """Ending a run in order: Ctrl-C and SIGTERM ask it to stop at the next safe point."""
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,3 +66,23 @@ class StopRequest:
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.signum = signum
+
+
+def end_with(parent: int) -> None:
+    """Have this process sent SIGTERM when the one that started it, ``parent``, ends in whatever way (on Linux).
+
+    The kernel goes by the thread: it must have been started by one that lives as long as the process.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before the request took effect
+            os._exit(1)
+
+
+def signal_name(signum: int) -> str:
+    """SIGKILL for 9; a number for a signal without a name."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
