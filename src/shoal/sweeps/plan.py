@@ -27,7 +27,9 @@ OF_THE_RECORD = (
     "use_tensorboard",
     "save_model",
     "save_model_interval",
+    "keep_checkpoints",
     "save_buffer",
+    "keep_buffers",
 )
 """Settings that say where and how often a run is stored. They do not make it another run."""
 
