@@ -22,7 +22,7 @@ from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
 from shoal.utils.seeding import seed_everything
-from shoal.utils.signals import StopRequest
+from shoal.utils.signals import Interrupted, StopRequest
 
 S2Q = {"learner": "s2q_learner", "mac": "s2q_mac"}
 QMIX = {"learner": "q_learner"}
@@ -106,6 +106,26 @@ def test_whoever_wants_to_look_is_called_after_every_test(experiment):
     tests = [step for step, _ in one.recorder.points["test_return_mean"]]
     assert len(tests) >= 4
     assert seen == [(step, step) for step in tests]
+
+
+def test_a_stop_in_the_longer_test_saves_what_was_learnt_last_and_plays_it_again_later(experiment):
+    one = experiment(**QMIX, absolute_test_nepisode=30, save_model=True)
+    one._test(StopRequest())
+    for _ in range(4):
+        one._collect_and_learn()
+    stop, before = StopRequest(), one.runner.state_dict()
+    stop.signum = signal.SIGTERM
+    with pytest.raises(Interrupted) as caught:
+        one._absolute_test(stop)
+    saved = checkpoints.load(caught.value.checkpoint)
+    assert saved["runner"] == before
+    trained = one.learner.state_dict()
+    changed = 0
+    for name, best in saved["best"]["networks"].items():
+        assert saved["learner"][f"controller.{name}"].equal(trained[f"controller.{name}"]), name
+        changed += not best.equal(trained[f"controller.{name}"])
+    assert changed
+    assert "absolute_test_return_mean" not in one.recorder.points
 
 
 CADP = QMIX | {"agent": "att_rnn", "breakpoint": 30}
@@ -358,7 +378,7 @@ from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
 from shoal.utils.logging import Logger
-from shoal.utils.signals import StopRequest
+from shoal.utils.signals import Interrupted, StopRequest
 
 raw = {
     "env": "runners.team_env:VectorisedTeamEnv", "learner": "s2q_learner", "mac": "s2q_mac", "seed": 5,

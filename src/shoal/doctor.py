@@ -42,6 +42,10 @@ _WHAT_FOR = {
     "matplotlib": "figures",
     "ray": "sweeps and runner=ray",
     "optuna": "searches (--optuna)",
+    "rliable": "comparing runs",
+    "pandas": "comparing runs",
+    "scipy": "comparing runs",
+    "jinja2": "comparing runs",
     "setuptools": "sacred imports its pkg_resources",
 }
 _SC2_VERSIONS = {"69232": "4.6.2", "70154": "4.7.1", "75689": "4.10"}

@@ -259,13 +259,8 @@ class Experiment:
         metrics: dict[str, float] = {}
         for prefix, controller in self.learner.controller.executions().items():
             self.runner.load_state_dict(before)
-            try:
-                stats = self._test_episodes(controller, before["test"], s.test_nepisode, stop, with_replay=not prefix)
-            except EnvironmentsFailedError:
-                self.runner.load_state_dict(before)
-                raise
-            if stop:  # half a test is no test: a resumed run does it again
-                self.runner.load_state_dict(before)
+            stats = self._test_episodes(controller, before, s.test_nepisode, stop, with_replay=not prefix)
+            if not stats:
                 self._stop_if_asked(stop)
             metrics |= summary(stats, prefix=f"test_{prefix}")
         self.logger.log(metrics, p.t_env)
@@ -286,14 +281,9 @@ class Experiment:
         if self.best is None:
             return {}
         n, before = self.settings.absolute_test_nepisode, self.runner.state_dict()
-        try:
-            with self.best.in_place_of(self.learner.controller):
-                stats = self._test_episodes(self.learner.controller, before["test"], n, stop, with_replay=False)
-        except EnvironmentsFailedError:
-            self.runner.load_state_dict(before)
-            raise
-        if stop:
-            self.runner.load_state_dict(before)
+        with self.best.in_place_of(self.learner.controller):
+            stats = self._test_episodes(self.learner.controller, before, n, stop, with_replay=False)
+        if not stats:
             self._stop_if_asked(stop)
         metrics = summary(stats, prefix="absolute_test_") | {"absolute_test_t_env": float(self.best.t_env)}
         self.logger.log(metrics, self.progress.t_env)
@@ -301,17 +291,25 @@ class Experiment:
         return metrics
 
     def _test_episodes(
-        self, controller: BasicMAC, first: int, n_episodes: int, stop: StopRequest, with_replay: bool
+        self, controller: BasicMAC, before: dict[str, int], n_episodes: int, stop: StopRequest, with_replay: bool
     ) -> dict[str, list[float]]:
-        """What the test's episodes were like, one number each; fewer episodes where one asked to stop."""
+        """What the test's episodes were like, one number each; nothing where somebody asked to stop.
+
+        Half a test is no test: one that fails or is stopped leaves the runner as it was ``before``, and a resumed run
+        does it again.
+        """
         s = self.settings
         stats: dict[str, list[float]] = {}
         frames: list[np.ndarray] | None = [] if s.save_replay and with_replay else None
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed((s.seed or 0) + first)
+            torch.manual_seed((s.seed or 0) + before["test"])
             for _ in range(max(1, n_episodes // self.runner.n)):
-                rollout = self.runner.run(controller, self.progress.t_env, test_mode=True, frames=frames)
+                try:
+                    rollout = self.runner.run(controller, self.progress.t_env, test_mode=True, frames=frames)
+                except EnvironmentsFailedError:
+                    self.runner.load_state_dict(before)
+                    raise
                 self.progress.env_restarts += rollout.env_restarts
                 if frames:
                     self._save_replay(frames)
@@ -320,7 +318,8 @@ class Experiment:
                 for key, values in rollout.stats.items():
                     stats.setdefault(key, []).extend(values)
                 if stop:
-                    break
+                    self.runner.load_state_dict(before)
+                    return {}
         return stats
 
     def _save_replay(self, frames: list[np.ndarray]) -> None:

@@ -150,6 +150,16 @@ def test_which_value_is_a_runs_score(run):
         study(runs, score="absolute")
 
 
+def test_an_absolute_metric_of_a_longer_training_does_not_compare(run):
+    runs = [
+        run([0, 0.5], more={f"absolute_{WON}": ([100], [0.6])}),
+        run([0] * 6, more={f"absolute_{WON}": ([500], [1])}),
+    ]
+    assert study(runs).score == "final"
+    with pytest.raises(UserError, match=r"absolute metric of run 2 is of its whole training, 500 steps, .* at 100"):
+        study(runs, score="absolute")
+
+
 def test_steps_and_hours_to_a_score(run):
     made = study([run([0, 0.2, 0.6]), run([0, 0.5, 0.1]), run([0, 0, 0.4])])
     steps, hours = made.reached("qmix", "3m", 0.5)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
@@ -29,6 +29,15 @@ SECTIONS = {
     "settings": "Settings",
 }
 STATUSES = {"COMPLETED", "FAILED", "INTERRUPTED", "RUNNING", "DIED"}
+
+
+class Picture(NamedTuple):
+    """An image of the page."""
+
+    src: str
+    """Itself, as a data URL."""
+    width: int
+    """On the screen, in pixels: two thirds of its own, so that it is sharp and its text has the size of the page's."""
 
 
 def write_report(study: Study, out: Path, threshold: float, title: str = "Report") -> Path:
@@ -82,18 +91,25 @@ def _facts(study: Study) -> str:
     counted = sum(len(seeds.runs) for seeds in study.cells.values())
     said = ", ".join(f"{n} {status}" for status, n in statuses.most_common())
     return (
-        f"{len(study.runs)} runs ({said}), {counted} of them count, of {len(study.algorithms)} algorithms on "
-        f"{len(study.tasks)} maps; judged by {study.metric}. Written {datetime.now():%Y-%m-%d %H:%M}."
+        f"{_number(len(study.runs), 'run')} ({said}), {counted} of them count, of "
+        f"{_number(len(study.algorithms), 'algorithm')} on {_number(len(study.tasks), 'map')}; judged by "
+        f"{study.metric}. Written {datetime.now():%Y-%m-%d %H:%M}."
     )
 
 
-def _pictures(study: Study, comparison: Comparison | None, threshold: float) -> dict[str, str]:
-    """Name -> data URL of every picture that can be drawn of the study."""
+def _number(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _pictures(study: Study, comparison: Comparison | None, threshold: float) -> dict[str, Picture]:
+    """Name -> every picture that can be drawn of the study."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "picture.png"
 
-        def drawn(draw: Callable[..., Path], *args: Any) -> str:
-            return "data:image/png;base64," + base64.b64encode(draw(*args).read_bytes()).decode()
+        def drawn(draw: Callable[..., Path], *args: Any) -> Picture:
+            content = draw(*args).read_bytes()
+            width = int.from_bytes(content[16:20])  # where a PNG says it
+            return Picture("data:image/png;base64," + base64.b64encode(content).decode(), width * 2 // 3)
 
         pictures = {
             "curves": drawn(plots.curves, study, out),

@@ -155,7 +155,9 @@ def study(
                 left_out[k] = f"it ended at {end:,} of {int(grid[-1]):,} steps"
     _leave_out_repeated_seeds(runs, names, by_task, measured, left_out)
 
-    score = score or _default_score(runs, metric, left_out)
+    counted = [k for k in range(len(runs)) if k not in left_out]
+    if not score:
+        score = "absolute" if all(not _no_absolute(runs[k], metric, grids[runs[k].task]) for k in counted) else "final"
     given = _given_bounds(bounds, list(by_task))
     scales = {}
     for task, members in by_task.items():
@@ -166,9 +168,8 @@ def study(
             scales[task] = _scale(metric, np.concatenate(recorded), given.get(task))
 
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for k in range(len(runs)):
-        if k not in left_out:
-            groups[names[k], runs[k].task].append(k)
+    for k in counted:
+        groups[names[k], runs[k].task].append(k)
     cells = {}
     for (algorithm, task), members in groups.items():
         grid = grids[task]
@@ -232,9 +233,17 @@ def _leave_out_repeated_seeds(
         left_out |= {k: f"seed {seed} once more: run {runs[best].id} counts" for k in twins if k != best}
 
 
-def _default_score(runs: Sequence[RecordedRun], metric: str, left_out: Mapping[int, str]) -> str:
-    counted = [run for k, run in enumerate(runs) if k not in left_out]
-    return "absolute" if counted and all(f"absolute_{metric}" in run.metrics for run in counted) else "final"
+def _no_absolute(run: RecordedRun, metric: str, grid: np.ndarray) -> str:
+    """Why the run's absolute metric cannot be its score; nothing if it can."""
+    if f"absolute_{metric}" not in run.metrics:
+        return f"Run {run.id} has no absolute metric: train with absolute_test_nepisode=N, or choose --score final."
+    end = int(run.metrics[metric][0][-1])
+    if end >= grid[-1] + interval_of(run):
+        return (
+            f"The absolute metric of run {run.id} is of its whole training, {end:,} steps, but runs are compared at "
+            f"{grid[-1]:,}: choose --score final."
+        )
+    return ""
 
 
 def _raw_score(
@@ -249,10 +258,9 @@ def _raw_score(
         return float(np.interp(grid[-1], steps, values))
     if score == "best":
         return float(values[steps <= max(grid[-1], steps[0])].max())
-    if f"absolute_{metric}" not in run.metrics:
-        raise UserError(
-            f"Run {run.id} has no absolute metric: train with absolute_test_nepisode=N, or choose --score final."
-        )
+    reason = _no_absolute(run, metric, grid)
+    if reason:
+        raise UserError(reason)
     return float(run.metrics[f"absolute_{metric}"][1][-1])
 
 
