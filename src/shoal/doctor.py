@@ -36,7 +36,7 @@ _WHAT_FOR = {
     "Box2D": "sisl",
     "pymunk": "sisl",
     "pygame": "sisl",
-    "scipy": "sisl",
+    "scipy": "sisl, and comparing runs",
     "pymongo": "recording to MongoDB",
     "tensorboardX": "TensorBoard files",
     "matplotlib": "figures",
@@ -44,7 +44,6 @@ _WHAT_FOR = {
     "optuna": "searches (--optuna)",
     "rliable": "comparing runs",
     "pandas": "comparing runs",
-    "scipy": "comparing runs",
     "jinja2": "comparing runs",
     "setuptools": "sacred imports its pkg_resources",
 }
