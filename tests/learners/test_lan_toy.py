@@ -60,16 +60,18 @@ def act(mac: Any, contexts: Tensor, discrete: bool, test_mode: bool) -> tuple[Te
     return chosen, CORNERS[chosen] if discrete else chosen
 
 
-def greedy_reward(make_learner: MakeLearner, seed: int, discrete: bool = False, **settings: Any) -> float:
+def greedy_reward(
+    make_learner: MakeLearner, seed: int, discrete: bool = False, updates: int = UPDATES, **settings: Any
+) -> float:
     """Mean greedy reward after training on games in which each action was uniform in every other case."""
     torch.manual_seed(seed)
     spec = TeamSpec(2, 4 if discrete else 2, 4, 4, 1, discrete)
     learner: Any = make_learner(
-        spec, learner="lan_learner", td_lambda=0, rnn_hidden_dim=64, lr=1e-3, t_max=UPDATES, value_embed_dim=64,
+        spec, learner="lan_learner", td_lambda=0, rnn_hidden_dim=64, lr=1e-3, t_max=updates, value_embed_dim=64,
         value_hidden_dims=[64], epsilon_start=0.5, epsilon_finish=0.5, **settings,
     )  # fmt: skip
     mac = learner.controller
-    for n in range(UPDATES):
+    for n in range(updates):
         contexts = torch.randint(4, (B,))
         actions, executed = act(mac, contexts, discrete, test_mode=False)
         step = step_in(contexts, discrete)
@@ -119,22 +121,27 @@ def test_14_a_higher_rank_finds_the_modes_better() -> None:
 
 
 @pytest.mark.slow
-def test_14_a_codebook_finds_the_modes_and_corners_cannot(make_learner: MakeLearner) -> None:
-    static = sum(greedy_reward(make_learner, seed, **STATIC) for seed in range(3)) / 3
+def test_14_a_codebook_finds_the_modes(make_learner: MakeLearner) -> None:
     moving = sum(greedy_reward(make_learner, seed, **MQ) for seed in range(3)) / 3
-    evolution = sum(greedy_reward(make_learner, seed, **EVOLUTION) for seed in range(3)) / 3
     assert moving >= 0.93
-    assert moving > static + 0.1
-    assert evolution >= 0.88
-    assert greedy_reward(make_learner, 0, discrete=True) <= 0.06
+    assert moving > greedy_reward(make_learner, 0, **STATIC) + 0.1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"mq_copies": 0.2}, {"mq_codebook": "shared"}], ids=["anchored", "shared"])
-def test_14_the_variants_learn_it_too(make_learner: MakeLearner, settings: dict[str, Any]) -> None:
-    assert greedy_reward(make_learner, 0, **MQ, **settings) >= 0.85
+def test_14_evolution_finds_them_too(make_learner: MakeLearner) -> None:
+    assert greedy_reward(make_learner, 0, **EVOLUTION) >= 0.88
 
 
 @pytest.mark.slow
-def test_14_q_functionals_learn_it(make_learner: MakeLearner) -> None:
-    assert greedy_reward(make_learner, 0, mac="qf_mac") >= 0.8
+def test_14_anchored_slots_find_them_too(make_learner: MakeLearner) -> None:
+    assert greedy_reward(make_learner, 0, **MQ, mq_copies=0.2) >= 0.85
+
+
+@pytest.mark.slow
+def test_14_q_functionals_find_them_too(make_learner: MakeLearner) -> None:
+    assert greedy_reward(make_learner, 0, updates=1000, mac="qf_mac") >= 0.8
+
+
+@pytest.mark.slow
+def test_14_corners_cannot(make_learner: MakeLearner) -> None:
+    assert greedy_reward(make_learner, 0, discrete=True, updates=300) <= 0.06
