@@ -201,19 +201,17 @@ def test_a_run_that_was_asked_to_stop_saves_and_goes_on_later(tmp_path, whole, s
 
 
 def test_a_run_goes_on_from_what_is_kept(tmp_path, whole):
-    args = ["--config=s2q", *GAME, *QUICK, *EPISODE, "save_model_interval=24", "save_buffer=True"]
-    assert in_process(tmp_path, *args, "t_max=80", "keep_checkpoints=2") == 0
+    args = ["--config=s2q", *GAME, *QUICK, *EPISODE, "save_model_interval=24", "save_buffer=True", "keep_buffers=2"]
+    assert in_process(tmp_path, *args, "t_max=81") == 0
     models = models_in(tmp_path)
-    assert checkpoints.steps_in(models) == [72, 80]
-    episodes = [checkpoints.load(models / f"{step}.pt")["buffer"]["episodes"] for step in (72, 80)]
-    assert [one is None for one in episodes] == [True, False]
-    assert (models / checkpoints.BEST).is_file()
-    # The newest goes on as if nothing had happened, the one before with an empty memory, the best as well.
-    assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}", "t_max=120") == 0
-    assert_same_from(80, sacred(whole("s2q", EPISODE, 120)), sacred(tmp_path, 2))
-    assert checkpoints.steps_in(models) == [104, 120]
-    for number, kept in ((3, models / "104.pt"), (4, models / checkpoints.BEST)):
-        assert in_process(tmp_path, "with", f"resume={kept}", "t_max=140") == 0
+    assert checkpoints.steps_in(models) == [48, 72, 81]
+    episodes = [checkpoints.load(models / f"{step}.pt")["buffer"]["episodes"] for step in (48, 72, 81)]
+    assert [one is None for one in episodes] == [True, False, False]
+    # One with its memory goes on as if nothing had happened, one without and the best with an empty memory.
+    assert in_process(tmp_path, "with", f"resume={cut_back(models, tmp_path / 'models', 72)}", "t_max=120") == 0
+    assert_same_from(72, sacred(whole("s2q", EPISODE, 120)), sacred(tmp_path, 2))
+    for number, kept in ((3, models / "48.pt"), (4, models / checkpoints.BEST)):
+        assert in_process(tmp_path, "with", f"resume={kept}", "t_max=60") == 0
         assert read_json(sacred(tmp_path, number) / "run.json")["status"] == "COMPLETED"
 
 
