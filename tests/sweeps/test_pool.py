@@ -25,6 +25,7 @@ class HandRay:
     def __init__(self, *machines):
         self._machines = machines or ((2, 0),)
         self.started, self.stopped, self.killed, self._ended = [], [], 0, {}
+        self.placing = True
 
     def nodes(self):
         return [
@@ -49,6 +50,7 @@ class HandRay:
             return number
 
         return SimpleNamespace(
+            number=number,
             run=SimpleNamespace(remote=run),
             machine=SimpleNamespace(remote=lambda: f"machine of {number}"),
             stop=SimpleNamespace(remote=lambda: self.stopped.append(number)),
@@ -58,7 +60,7 @@ class HandRay:
         self._ended[number] = how
 
     def wait(self, refs, timeout):
-        ready = [ref for ref in refs if isinstance(ref, str) or ref in self._ended]
+        ready = [ref for ref in refs if ref in self._ended or (isinstance(ref, str) and self.placing)]
         return ready, [ref for ref in refs if ref not in ready]
 
     def get(self, ref):
@@ -70,6 +72,7 @@ class HandRay:
 
     def kill(self, actor):
         self.killed += 1
+        self._ended.setdefault(actor.number, LostError("killed"))
 
 
 @pytest.fixture
@@ -197,6 +200,19 @@ def test_stopping_asks_what_runs_and_starts_nothing(jobs):
     assert states(jobs) == ["finished", "stopped", "stopped"]
     assert not pool.busy
     assert len(ray.started) == 2
+
+
+def test_a_run_that_ray_has_not_placed_is_given_up_when_stopping(jobs):
+    ray = HandRay()
+    ray.placing = False
+    pool = Pool(ray, 1, 0, 0, retries=5)
+    pool.add(jobs[:1])
+    pool.turn(0)
+    pool.stop()
+    assert ray.stopped == []
+    pool.turn(0)
+    assert states(jobs[:1]) == ["stopped"]
+    assert not pool.busy
 
 
 def test_idle_room_is_what_no_job_waits_for(jobs):

@@ -164,7 +164,7 @@ def test_runs_that_fail_for_good_are_reported_and_take_no_other_with_them(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_search_tries_settings_and_writes_the_best(tmp_path):
+def test_a_search_tries_settings_and_writes_the_best(tmp_path, capsys):
     (tmp_path / "space.yaml").write_text("lr: {low: 1e-4, high: 1e-2, log: true}\nmixer: [vdn, qmix]\n")
     args = ["--configs=qmix", "--env-configs=team.yaml", "--seeds=1", "--optuna", "trials=3", "space=space.yaml"]
     process = start(tmp_path, *args, "with", *SIZES, "t_max=60", "test_interval=20")
@@ -177,6 +177,12 @@ def test_a_search_tries_settings_and_writes_the_best(tmp_path):
     assert "lr:" in (folder / "best.yaml").read_text()
     assert "best settings" in (tmp_path / "out.txt").read_text()
     assert (folder / "report.html").is_file()
+
+    best = (folder / "best.yaml").read_text()
+    assert in_process(tmp_path, *args, "with", *SIZES, "t_max=60", "test_interval=20") == 0
+    assert "all 3 trials were finished before" in capsys.readouterr().out
+    assert (folder / "best.yaml").read_text() == best
+    assert [statuses(run) for run in runs(tmp_path).values()] == [["COMPLETED"]] * 3
 
 
 # The command line.

@@ -86,13 +86,13 @@ def _main(argv: list[str]) -> int:
         return 0
     folder = SweepFolder(request.folder)
     with folder.locked():
-        signum, jobs = _run(request, folder)
+        signum, jobs, shown = _run(request, folder)
         failed = [job for job in jobs if job.state == "failed"]
         if signum is not None:
             left = sum(job.state != "finished" for job in jobs)
             print(f"stopped by {signal.Signals(signum).name} with {left} runs to do; go on with: {_again(argv)}")
             return 128 + signum
-        reported = _report([job for job in jobs if job.state == "finished"], request.folder)
+        reported = _report([job for job in shown if job.state == "finished"], request.folder)
     for job in failed:
         print(f"failed: {job.folder.path.name}: {job.note} (all it printed: {job.folder.output})", file=sys.stderr)
     if failed:
@@ -190,8 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(request: Request, folder: SweepFolder) -> tuple[int | None, list[Job]]:
-    """Run everything to its end, or until a signal asks to stop. Returns that signal and all jobs."""
+def _run(request: Request, folder: SweepFolder) -> tuple[int | None, list[Job], list[Job]]:
+    """Run everything to its end, or until a signal asks to stop. Returns that signal, all jobs, and those to report."""
     o = request.options
 
     def jobs_of(changes: dict[str, Any] | None = None, tag: str = "") -> list[Job]:
@@ -203,16 +203,17 @@ def _run(request: Request, folder: SweepFolder) -> tuple[int | None, list[Job]]:
         job.look()
     if not search and all(job.state == "finished" for job in first):
         print(f"all {len(first)} runs were finished before")
-        return None, first
+        return None, first, first
+    if search and not search.wants_more:
+        print(f"all {len(search.study.trials)} trials were finished before")
+        return None, [], _tell(search, request.folder)
     with StopRequest() as stop, cluster.joined(o.address or cluster.HERE) as ray:
         pool = Pool(ray, o.cpus_per_run, o.gpus_per_run, o.jobs, o.retries)
         pool.add(first)
         with Board(request.folder.name) as board:
             board.say(_opening(request, pool, ray))
             _turns(pool, board, search, stop)
-    if search:
-        _tell(search, request.folder)
-    return stop.signum, pool.jobs
+    return stop.signum, pool.jobs, _tell(search, request.folder) if search else pool.jobs
 
 
 def _turns(pool: Pool, board: Board, search: Search | None, stop: StopRequest) -> None:
@@ -246,12 +247,14 @@ def _opening(request: Request, pool: Pool, ray: Any) -> str:
     return text
 
 
-def _tell(search: Search, folder: Path) -> None:
+def _tell(search: Search, folder: Path) -> list[Job]:
+    """Print and store the best trials. Returns their jobs."""
     for number, value, changes in search.best():
         print(f"trial {number:<4}{value:<10.4g}" + "  ".join(f"{key}={value}" for key, value in changes.items()))
     path = search.write_best(folder)
     if path is not None:
         print(f"best settings {path}")
+    return search.best_jobs()
 
 
 def _report(jobs: Sequence[Job], folder: Path) -> bool:

@@ -111,7 +111,11 @@ class Pool:
             job.state = "stopped"
         self._waiting.clear()
         for flight in self._flying:
-            flight.actor.stop.remote()
+            self._locate(flight)
+            if flight.machine is None:
+                flight.actor.stop.remote()
+            else:
+                self._ray.kill(flight.actor)  # Ray has no room for it yet
 
     def turn(self, timeout_s: float) -> list[Job]:
         """Start what there is room for, and wait a moment. Returns the jobs whose state has changed."""

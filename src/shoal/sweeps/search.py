@@ -160,7 +160,7 @@ class Search:
         else:
             asked = self.study.ask(dict(self._space))
             number, changes = asked.number, asked.params
-        self._open[number] = self._jobs_of(changes, f"trial{number:03}")
+        self._open[number] = self._jobs_of(changes, _tag(number))
         return self._open[number]
 
     def settle(self) -> list[str]:
@@ -199,6 +199,13 @@ class Search:
         done.sort(key=lambda t: t.value or 0.0, reverse=self._s.direction == "maximize")
         return [(t.number, float(t.value or 0.0), dict(t.params)) for t in done[:_SHOWN]]
 
+    def best_jobs(self) -> list[Job]:
+        """The finished jobs of the best trials, those of earlier commands too."""
+        jobs = [job for number, _, changes in self.best() for job in self._jobs_of(changes, _tag(number))]
+        for job in jobs:
+            job.look()
+        return jobs
+
     def write_best(self, folder: Path) -> Path | None:
         """Write the best trial's settings as a YAML file for the command line; None where no trial has a value."""
         best = self.best()
@@ -211,6 +218,10 @@ class Search:
             + yaml.safe_dump(json.loads(json.dumps(nested(changes))))
         )
         return path
+
+
+def _tag(number: int) -> str:
+    return f"trial{number:03}"
 
 
 def _short(value: Any) -> str:
