@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, whole):
     args = ["--config=s2q", *GAME, *QUICK, *SAVE, *PARALLEL]
     process = start(tmp_path, *args, "t_max=420")
     try:
-        wait_until(lambda: list(tmp_path.glob("results/models/*/*.pt")), 120, "a checkpoint")
+        wait_until(lambda: list(tmp_path.glob("results/models/*/[0-9]*.pt")), 120, "a checkpoint")
         workers = workers_of(process.pid)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
@@ -174,7 +174,7 @@ def test_sigterm_outside_of_the_loop_is_recorded_too(tmp_path, moment):
 def test_a_run_that_was_asked_to_stop_saves_and_goes_on_later(tmp_path, whole, signum, runner, status):
     process = start(tmp_path, "--config=s2q", *GAME, *QUICK, *SAVE, *runner, "t_max=420")
     try:
-        wait_until(lambda: list(tmp_path.glob("results/models/*/*.pt")), 120, "a checkpoint")
+        wait_until(lambda: list(tmp_path.glob("results/models/*/[0-9]*.pt")), 120, "a checkpoint")
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(workers_of(process.pid)) == (2 if runner is PARALLEL else 0)
         process.send_signal(signum)

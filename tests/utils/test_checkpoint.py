@@ -66,7 +66,9 @@ def with_buffer(folder, *steps):
 def test_the_last_ones_and_the_best_are_kept(tmp_path, newest, keep, left):
     with_buffer(tmp_path, 10, 20, 30, 40, 50)
     checkpoints.write({"step": "best"}, tmp_path / checkpoints.BEST)
+    (tmp_path / "killed.part").write_bytes(b"half a checkpoint")
     checkpoints.prune(tmp_path, newest, keep, keep_buffers=0)
+    assert not list(tmp_path.glob("*.part"))
     assert checkpoints.steps_in(tmp_path) == left
     assert checkpoints.load(tmp_path / checkpoints.BEST)["step"] == "best"
 

@@ -43,11 +43,13 @@ def prune(folder: Path, newest: int, keep: int, keep_buffers: int) -> None:
 
     Of the checkpoints up to ``newest`` the last ``keep`` stay, and of those the last ``keep_buffers`` with their replay
     memory (0: all). Later ones are of a future that the run went back from: they stay until it comes past them. So does
-    the best one.
+    the best one. What a kill in mid-write has left goes.
 
     Raises:
         OSError: a file cannot be deleted or rewritten.
     """
+    for half in folder.glob("*.part"):
+        half.unlink(missing_ok=True)
     steps = [step for step in steps_in(folder) if step <= newest]
     for step in steps[:-keep] if keep else []:
         (folder / f"{step}{SUFFIX}").unlink(missing_ok=True)
