@@ -19,6 +19,7 @@ from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils import cluster
 from shoal.utils.errors import UserError
 
+pytestmark = pytest.mark.slow  # starts a cluster
 SEED = 3
 
 
@@ -222,7 +223,6 @@ print("status", status, "ray" in sys.modules)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parallel", "ray"])
 def test_only_a_run_that_asks_for_ray_starts_it_and_it_ends_with_the_run(tmp_path, kind):
     args = [*QUICK.format(kind).split(), "batch_size_run=2", "env=runners.plain_game:PlainMatrixGame"]
