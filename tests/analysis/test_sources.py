@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from analysis.record import record
+from runners.launch import in_process
 from shoal.analysis.sources import gather, runs_in
+from shoal.utils import mongo
 from shoal.utils.errors import UserError
 
 TESTS = {"test_return_mean": ([0, 10], [0.0, 1.0])}
@@ -58,12 +60,11 @@ def test_no_runs_and_no_folder_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_server_that_is_down_is_said_without_its_password(monkeypatch):
-    import pymongo
-
-    client = pymongo.MongoClient
-    monkeypatch.setattr(pymongo, "MongoClient", lambda url, **_: client(url, serverSelectionTimeoutMS=50))
+    connect = mongo.connect
+    monkeypatch.setattr(mongo, "connect", lambda target: connect(target, timeout_s=0.2))
+    monkeypatch.setenv("SHOAL_MONGO_URL", "mongodb://me:secret@127.0.0.1:9/db")
     with pytest.raises(UserError, match=r"MongoDB at mongodb://\*\*\*@127.0.0.1:9/db does not answer") as caught:
-        gather(["mongodb://me:secret@127.0.0.1:9/db"])
+        gather(["mongo"])
     assert "secret" not in str(caught.value)
 
 
@@ -95,13 +96,26 @@ def test_runs_of_a_database_are_runs_like_others():
     assert str(runs[0].folder) == "host:1:db/4"
 
 
-def test_a_database_is_reached_by_its_address(monkeypatch):
-    import pymongo
+def test_runs_of_one_number_in_two_collections_have_their_own_metrics():
+    database = mongomock.MongoClient().db
+    for uid, collection in (("a", database.runs), ("b", database.others)):
+        collection.insert_one({"_id": 1, "config": {}, "status": "COMPLETED", "meta": {"uid": uid}})
+        points = {"steps": [0], "values": [float(ord(uid))], "timestamps": [datetime(2026, 1, 1)]}
+        database.metrics.insert_one({"run_id": 1, "name": "m", "uid": uid, **points})
+    (run,) = runs_in(database.others, database.metrics, "host:1:db.others")
+    assert run.metrics["m"][1].tolist() == [float(ord("b"))]
 
-    server = mongomock.MongoClient()
-    server.mine.runs.insert_one({"_id": 1, "config": {"name": "vdn"}, "status": "COMPLETED"})
-    asked = []
-    monkeypatch.setattr(pymongo, "MongoClient", lambda url, **_: asked.append(url) or server)
-    (run,) = gather(["localhost:27017:mine"])
-    assert (run.id, run.config["name"], asked) == ("1", "vdn", ["localhost:27017"])
-    assert np.isnan(run.seconds)
+
+def test_a_run_in_files_and_in_a_database_is_one_run_and_the_same(shared_mongo, tmp_path):
+    target = shared_mongo.target("analysis")
+    settings = ["runner=episode", "t_max=40", "batch_size=4", "test_interval=20", "test_nepisode=2", "save_model=False"]
+    command = ["--config=vdn", "--env-config=matrix_game", "with", *settings, "runner_log_interval=20", "seed=3"]
+    assert in_process(tmp_path, "-m", target, *command) == 0
+    (file,), (entry,) = gather([str(tmp_path / "results")]), gather([target])
+    assert (entry.status, entry.commit, entry.label) == (file.status, file.commit, file.label)
+    assert entry.metrics.keys() == file.metrics.keys()
+    for name, (steps, values) in file.metrics.items():
+        assert entry.metrics[name][0].tolist() == steps.tolist()
+        np.testing.assert_array_equal(entry.metrics[name][1], values)
+        np.testing.assert_allclose(entry.clock[name], file.clock[name], atol=0.01)  # BSON's dates have milliseconds
+    assert [run.folder for run in gather([str(tmp_path / "results"), target])] == [file.folder]

@@ -32,6 +32,8 @@ class Part:
     """From its start to its end, or to its last sign of life."""
     failure: str = ""
     """The last line of the traceback of one that FAILED."""
+    uid: str = ""
+    """What marks it in files and in MongoDB."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def make_run(
         folder: where the record is.
         config: the settings.
         series: metric -> its ``steps``, ``values`` and ``timestamps``.
-        entry: ``status``, ``start_time``, ``stop_time``, ``heartbeat``, ``host`` and ``fail_trace``.
+        entry: ``status``, ``start_time``, ``stop_time``, ``heartbeat``, ``host``, ``meta`` and ``fail_trace``.
         info: ``model_dir`` and ``git``.
     """
     started = _moment(entry.get("start_time"))
@@ -134,7 +136,8 @@ def _part(name: str, started: datetime | None, entry: Mapping[str, Any]) -> Part
         status = "DIED"
     trace = [line.strip() for line in entry.get("fail_trace") or [] if line.strip()]
     seconds = _seconds(started, _moment(entry.get("stop_time")) or heartbeat)
-    return Part(name, status, started, seconds, trace[-1] if trace else "")
+    uid = str((entry.get("meta") or {}).get("uid", ""))
+    return Part(name, status, started, seconds, trace[-1] if trace else "", uid)
 
 
 def _moment(value: Any) -> datetime | None:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from shoal.analysis.records import RecordedRun, joined, make_run, read_run
+from shoal.utils import mongo
 from shoal.utils.errors import UserError
-from shoal.utils.recording import redact
 
 _ADDRESS = re.compile(r"mongodb(\+srv)?://|[^/:\s]+:\d+(:|$)")
 MONGO_VARIABLE = "SHOAL_MONGO_URL"
 
 
 def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRun]:
-    """All runs of the sources, resumed ones as one, in the order of their numbers.
+    """All runs of the sources, each once, resumed ones as one, in the order of their numbers.
 
     Args:
         sources: each a recorded run's folder, a folder of such folders (``results/sacred``), a folder that holds a
@@ -26,7 +26,7 @@ def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRu
     Raises:
         UserError: a source does not exist or cannot be read, or no run is left.
     """
-    runs = joined([run for source in dict.fromkeys(sources) for run in _read(source)])
+    runs = joined(_once([run for source in sources for run in _read(source)]))
     if not runs:
         raise UserError(f"No recorded run in {', '.join(sources)}: give a folder such as results/sacred.")
     for condition in where:
@@ -40,6 +40,18 @@ def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRu
         if not runs:
             raise UserError(f"No run has {condition}: leave it out, or name a value that runs have.")
     return runs
+
+
+def _once(records: list[RecordedRun]) -> list[RecordedRun]:
+    """The records without those of runs that were read already, from files and MongoDB both."""
+    seen: set[str] = set()
+    kept = []
+    for record in records:
+        mark = record.parts[0].uid or str(record.folder.resolve())
+        if mark not in seen:
+            kept.append(record)
+        seen.add(mark)
+    return kept
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -77,21 +89,16 @@ def _natural(name: str) -> tuple[int, str]:
 
 
 def _read_mongo(target: str) -> list[RecordedRun]:
-    import pymongo
-    from pymongo.errors import ConnectionFailure, PyMongoError
-    from sacred.observers.mongo import parse_mongo_db_arg
+    from pymongo.errors import PyMongoError
 
-    shown = redact(target)
+    database = mongo.connect(target)
+    if not mongo.check(database):
+        raise UserError(f"MongoDB at {database.shown} does not answer: start it, or read the file records instead.")
     try:
-        parsed = {"url": target} if target.startswith("mongodb") else parse_mongo_db_arg(target)
-        client: Any = pymongo.MongoClient(parsed.get("url"), serverSelectionTimeoutMS=5000)
-        database = client[parsed.get("db_name") or client.get_default_database(default="sacred").name]
-        return runs_in(database[parsed.get("collection", "runs")], database["metrics"], shown)
-    except ConnectionFailure:
-        raise UserError(f"MongoDB at {shown} does not answer: start it, or read the file records instead.") from None
-    except (PyMongoError, AttributeError, ValueError, TypeError) as error:  # its text may quote a password
+        return runs_in(database.runs, database.metrics, database.shown)
+    except PyMongoError as error:  # its text may quote a password
         raise UserError(
-            f"MongoDB at {shown} cannot be read ({type(error).__name__}): check the address, user and password."
+            f"MongoDB at {database.shown} stopped answering ({type(error).__name__}): try again, or read the files."
         ) from None
 
 
@@ -104,15 +111,13 @@ def runs_in(runs: Any, metrics: Any, shown: str) -> list[RecordedRun]:
         shown: the address without secrets.
     """
     series: dict[Any, dict[str, Any]] = {}
-    for metric in metrics.find():
-        series.setdefault(metric["run_id"], {})[metric["name"]] = metric
-    return [
-        make_run(
-            Path(shown) / str(entry["_id"]),
-            entry.get("config", {}),
-            series.get(entry["_id"], {}),
-            entry,
-            entry.get("info", {}),
+    for metric in metrics.find():  # runs of two collections share the metrics: a mark tells apart those of one number
+        series.setdefault((metric["run_id"], metric.get("uid")), {})[metric["name"]] = metric
+    found = []
+    for entry in runs.find(sort=[("_id", 1)]):
+        number = entry["_id"]
+        recorded = series.get((number, None), {}) | series.get((number, entry.get("meta", {}).get("uid")), {})
+        found.append(
+            make_run(Path(shown) / str(number), entry.get("config", {}), recorded, entry, entry.get("info", {}))
         )
-        for entry in runs.find(sort=[("_id", 1)])
-    ]
+    return found
