@@ -184,10 +184,10 @@ def _shared_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser,
     )
     scored.add_argument(
         "--score",
-        choices=["absolute", "final", "best"],
+        choices=["absolute", "final", "best", "tail"],
         default="",
-        help="which value of a run is its score: the absolute metric, the last test or the best test (default: "
-        "absolute if all recorded it, else final)",
+        help="which value of a run is its score: the absolute metric, the last test, the best test, or the mean of "
+        "the last tenth of the tests, at least five (default: absolute if all recorded it, else final)",
     )
     scored.add_argument(
         "--threshold",

@@ -55,7 +55,10 @@ FORAGING_THRUST = 0.2
 
 
 def forage(rng: np.random.Generator, shape: tuple[int, int]) -> Act:
-    """Waterworld: a little thrust towards the nearest food that is sensed, else zero."""
+    """Waterworld: a little thrust along the sensor with the least distance to food, else zero.
+
+    Scripted, not tuned: thrusting towards the middle of the sensors that see the food earns less (it overshoots).
+    """
 
     def act(t: int, obs: np.ndarray) -> np.ndarray:
         # Eight readings a sensor and two of contact; the third group is the distance to food, 1 where there is none.
@@ -68,12 +71,13 @@ def forage(rng: np.random.Generator, shape: tuple[int, int]) -> Act:
     return act
 
 
+IDLE, UNIFORM, FORAGE = "always zero", "uniform random", f"thrust {FORAGING_THRUST} towards sensed food"
 POLICIES: dict[str, Policy] = {
-    "always zero": idle,
-    "uniform random": uniform,
+    IDLE: idle,
+    UNIFORM: uniform,
     "random corners (bang-bang)": bang_bang,
     "one random action, then zero": kick,
-    f"thrust {FORAGING_THRUST} towards sensed food": forage,
+    FORAGE: forage,
 }
 
 
@@ -150,18 +154,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         spread, length = score.returns.std(ddof=1), score.lengths.mean()
         print(f"{name:32} {score.mean:8.1f} {score.error:6.1f} {spread:7.1f} {length:7.1f}", flush=True)
     if args.csv:
-        _write(args.csv, scores)
+        _write(args.csv, args.env, args.max_cycles, scores)
     return 0
 
 
-def _write(path: Path, scores: Mapping[str, Score]) -> None:
+COLUMNS = ["env", "max_cycles", "policy", "seed", "return", "length"]
+
+
+def _write(path: Path, env: str, max_cycles: int, scores: Mapping[str, Score]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["policy", "seed", "return", "length"])
+        table.writerow(COLUMNS)
         for name, score in scores.items():
             episodes = zip(score.returns.tolist(), score.lengths.tolist(), strict=True)
-            table.writerows([name, seed, total, length] for seed, (total, length) in enumerate(episodes))
+            table.writerows([env, max_cycles, name, seed, *episode] for seed, episode in enumerate(episodes))
     print(f"written: {path}")
 
 

@@ -17,6 +17,7 @@ SCORES = {
     "absolute": "the absolute metric (best policy of the run, tested once more at its end)",
     "final": "the last test",
     "best": "the best test",
+    "tail": "the mean of the last tenth of the tests, at least five",
 }
 
 
@@ -256,6 +257,9 @@ def _raw_score(
     steps, values, _ = measured
     if score == "final":
         return float(np.interp(grid[-1], steps, values))
+    if score == "tail":
+        tests = np.interp(grid, steps, values)
+        return float(tests[-max(5, math.ceil(len(tests) / 10)) :].mean())
     if score == "best":
         return float(values[steps <= max(grid[-1], steps[0])].max())
     reason = _no_absolute(run, metric, grid)
