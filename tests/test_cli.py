@@ -505,7 +505,7 @@ def test_the_printed_output_is_recorded_to_its_end(tmp_path):
 def test_the_run_says_where_its_checkpoints_are(recorded):
     folder = Path((recorded / "model_dir.txt").read_text().strip())
     assert folder.is_absolute()
-    assert [path.name for path in folder.iterdir()] == ["30.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["30.pt", "best.pt"]
     assert folder.name.startswith("s2q_matrix_game_seed3_")
 
 
@@ -634,7 +634,7 @@ def test_training_can_start_from_the_networks_of_a_checkpoint(cli, models):
     metrics = read_json(Path("results/sacred/1/metrics.json"))
     assert metrics["test_return_mean"]["steps"] == [30, 40]
     (fresh,) = Path("results/models").iterdir()
-    assert sorted(path.name for path in fresh.iterdir()) == ["40.pt"]
+    assert sorted(path.name for path in fresh.iterdir()) == ["40.pt", "best.pt"]
 
 
 @pytest.fixture
