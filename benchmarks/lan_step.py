@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="torch threads; 0 leaves the choice to torch")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--chunk", type=int, default=128, help="mq_chunk")
+    parser.add_argument("--chunk", type=int, default=16, help="mq_chunk")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--no-yardstick", action="store_true", help="leave the plain loop out")
     for name, size in (("B", 32), ("T", 500), ("N", 2), ("K", 100), ("obs", 31), ("d", 4)):

@@ -16,8 +16,15 @@ from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
 
-SMALL = {"seed": 3, "batch_size": 2, "buffer_size": 8, "rnn_hidden_dim": 16, "save_model": False, "test_nepisode": 1}
-SMALL |= {"updates_per_rollout": 1}
+SMALL = {
+    "seed": 3,
+    "batch_size": 2,
+    "buffer_size": 8,
+    "updates_per_rollout": 1,
+    "rnn_hidden_dim": 16,
+    "save_model": False,
+    "test_nepisode": 1,
+}
 
 
 def trained(tmp_path: Path, alg: str | None = None, **settings: Any) -> Experiment:

@@ -222,7 +222,7 @@ def test_07_the_ascent_moves_winners_alone_and_leaves_the_critic(
     learner.optimiser.zero_grad()
     parameters = {name: p.clone() for name, p in learner.named_parameters()}
     before = codebook.position.clone()
-    learner.after_step(0)
+    learner.before_step(0)
     assert all(p.equal(parameters[name]) for name, p in learner.named_parameters())
     won = codebook.since_win == 0
     assert won.any()

@@ -33,7 +33,6 @@ MQ = {
     "mq_lr_finish": 1e-3,
     "mq_lr_autoscale": False,
     "mq_manage_until": 0.8,
-    "mq_chunk": 512,
 }
 EVOLUTION = {**MQ, "mq_grad": False, "mq_proximity": False, "mq_spawn": "random"}
 STATIC = {**EVOLUTION, "mq_starvation": False}

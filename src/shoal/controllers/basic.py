@@ -124,13 +124,13 @@ class BasicMAC(TeamNetwork):
         best = greedy(outputs[0] if double_q else target_outputs[0], avail)
         return target.value_taken(target_outputs, best)[0]
 
-    def after_update(
+    def update_beside(
         self, outputs: Tensor, counted: Tensor, target: "BasicMAC", t_env: int, n_updates: int
     ) -> dict[str, Tensor]:
-        """What the controller learns beside its gradient, after an update, and what to record of it.
+        """What the controller learns beside its gradient, before an update's step, and what to record of it.
 
         Args:
-            outputs: of the transitions, before the update, ``[M, R, N, A]``.
+            outputs: of the transitions, ``[M, R, N, A]``.
             counted: whose transitions count, bool ``[R, N]``.
             target: the target controller.
             t_env: environment steps done so far.

@@ -35,7 +35,7 @@ class MQMACSettings(CodebookSettings, VectorMACSettings):
     mq_double_critic: Annotated[bool, "two critics, of which the targets take the lower value; or one"] = True
     mq_head_dim: Annotated[int, "hidden width of the critics' heads"] = 64
     mq_test_exclude_frozen: Annotated[bool, "whether tests leave out slots that were placed a moment ago"] = True
-    mq_chunk: Annotated[int, "states whose slots are valued together; too many leave the processor's cache"] = 128
+    mq_chunk: Annotated[int, "histories whose slots are valued together; too many leave the processor's cache"] = 16
     t_max: TMax = 2_000_000
 
     def __post_init__(self) -> None:
@@ -105,12 +105,13 @@ class MQMAC(VectorMAC):
         assert isinstance(target, MQMAC)
         return target.head.max_min(target_outputs, target.codebook.actions(), self.settings.mq_chunk)
 
-    def after_update(
+    def update_beside(
         self, outputs: Tensor, counted: Tensor, target: BasicMAC, t_env: int, n_updates: int
     ) -> dict[str, Tensor]:
         """The slots climb the critic by one step; every ``mq_manage_interval`` updates they are pruned.
 
-        The critic that they climb is that of the pass: its encoder and its head before the gradient step.
+        They climb the critic of the pass, before its gradient step. (The released code joins hidden states from before
+        the step with the head from after it.)
         """
         codebook, s = self.codebook, self.settings
         assert isinstance(codebook, Codebook)

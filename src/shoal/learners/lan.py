@@ -103,12 +103,12 @@ class LANLearner(Learner):
         }
         return with_auxiliary(loss, metrics, added)
 
-    def after_step(self, t_env: int) -> Metrics:
+    def before_step(self, t_env: int) -> Metrics:
         assert self._passed is not None
         outputs, counted = self._passed
         self._passed = None
         metrics = {"lr": torch.tensor(self.optimiser.param_groups[0]["lr"])}
-        return metrics | self.controller.after_update(
+        return metrics | self.controller.update_beside(
             outputs, counted, self.target_controller, t_env, int(self.n_updates)
         )
 

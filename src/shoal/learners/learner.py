@@ -167,17 +167,17 @@ class Learner(nn.Module):
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.settings.grad_norm_clip)
         for group in self.optimiser.param_groups:
             group["lr"] = self._lr(t_env)
-        self.optimiser.step()
         self.n_updates += 1
-        metrics |= self.after_step(t_env)
+        metrics |= self.before_step(t_env)
+        self.optimiser.step()
         now = episode if self.settings.target_update_unit == "episodes" else int(self.n_updates)
         if now - int(self.last_target_update) >= self.settings.target_update_interval:
             self.update_targets()
             self.last_target_update.fill_(now)
         return metrics
 
-    def after_step(self, t_env: int) -> Metrics:
-        """What else changes with a gradient step, after the optimiser and before the targets; what to record of it."""
+    def before_step(self, t_env: int) -> Metrics:
+        """What else changes with a gradient step, while the networks are still those of the loss; what to record."""
         return {}
 
     def load_networks(self, state: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ state (its outputs), W_u a is computed once for a candidate, and a table of all 
     ReLU(x + y) = max(x, -y) + y
 
 is one pass over the pairs where a sum and a ReLU are two, and w . y is one number a candidate. Blocks of states are
-small enough for their pairs to stay in the processor's cache.
+small enough for their pairs to stay in the processor's cache (``benchmarks/lan_step.py --chunk``).
 """
 
 import math
@@ -19,6 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from shoal.modules.layers.stacked import StackedLinear
+
+LANES = 16
+"""Numbers that a processor handles at once: tables are as wide as a multiple of it."""
+STRETCH = 1024
+"""States whose table is kept whole."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class ActionHead(nn.Module):
             candidates: ``[N, K, d]``.
             n_winners: the best candidates of a state, that many, move.
             counted: whose states count, bool ``[P, N]``.
-            block: states whose pairs are computed together.
+            block: rows whose pairs are computed together, a row a state of one agent.
         """
         N, K, _ = candidates.shape
         n_winners = min(n_winners, K)
@@ -107,15 +112,20 @@ class ActionHead(nn.Module):
         return self.out.bias[k]
 
     def _blocks(self, states: Tensor, candidates: Tensor, k: int, block: int) -> Iterator[tuple[slice, Tensor]]:
-        """Head k's table ``[c, N, K]`` for one block of states after the other."""
+        """Head k's table ``[c, N, K]`` for one stretch of states after the other, made block by block."""
         P, N, W = states.shape
         K = candidates.shape[1]
-        size = max(1, min(P, block // N))
         parts, weight = self._parts(candidates, k), self.out.weight[k, 0]
-        less, rest = -parts.mT.contiguous(), parts @ weight + self._bias(k)  # [N, W, K], [N, K]
-        pairs = states.new_empty(size * N, W, K)
-        for start in range(0, P, size):
-            rows = slice(start, min(start + size, P))
-            here = pairs[: N * (rows.stop - rows.start)]
-            torch.maximum(states[rows].unsqueeze(-1), less, out=here.view(-1, N, W, K))
-            yield rows, torch.bmm(weight.expand(len(here), 1, W), here).view(-1, N, K) + rest
+        rest = parts @ weight + self._bias(k)  # [N, K]
+        less = nn.functional.pad(-parts.mT, (0, -K % LANES))  # [N, W, K and some]
+        size = max(1, block // N)
+        pairs, weights = states.new_empty(size * N, *less.shape[1:]), weight.expand(size * N, 1, W)
+        for start in range(0, P, STRETCH):
+            stretch = states[start : start + STRETCH].unsqueeze(-1)
+            table = states.new_empty(len(stretch) * N, 1, less.shape[2])
+            for first in range(0, len(stretch), size):
+                rows = stretch[first : first + size]
+                here = pairs[: len(rows) * N]
+                torch.maximum(rows, less, out=here.view(-1, *less.shape))
+                torch.bmm(weights[: len(here)], here, out=table[first * N : first * N + len(here)])
+            yield slice(start, start + len(stretch)), table.view(-1, N, less.shape[2])[..., :K] + rest
