@@ -61,7 +61,7 @@ def joined(address: str, num_cpus: float | None = None) -> Iterator[Any]:
                 raise UserError(f"Ray could not be started here: {why}.") from error
             raise UserError(
                 f"No Ray cluster can be used at {address!r} ({why}): start one with 'ray start --head', and give its "
-                "HOST:PORT, or auto on its machines."
+                "HOST:PORT, or auto on its machines; set RAY_AUTH_MODE=token for one that asks for a key."
             ) from error
     try:
         yield ray
