@@ -264,7 +264,7 @@ def test_battles_go_on_as_if_they_had_not_stopped(tmp_path):
     battle = ["env_args.map_name=3m", "env_args.max_steps=20", "batch_size_run=4", "t_max=900"]
     sizes = ["seed=5", "batch_size=8", "buffer_size=16", "test_nepisode=4", "save_model_interval=300"]
     args = ["--config=s2q", "--env-config=smax", "with", *battle, *sizes, "test_interval=150", *LOG[1:]]
-    assert in_process(folder, *args, "save_buffer=True") == 0
+    assert in_process(folder, *args, *SAVE[1:]) == 0
     first = next(step for step in checkpoints.steps_in(models_in(folder)) if step > 0)
     models = cut_back(models_in(folder), tmp_path / "models", first)
     assert in_process(tmp_path, "with", f"resume={models}") == 0

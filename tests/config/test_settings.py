@@ -122,11 +122,21 @@ def resolve(alg="s2q", env="matrix_game", **changes):
     return RunSettings(raw(alg, env, **changes), ExperimentSettings)
 
 
+def environment_settings(env):
+    """The keys of ``env_args`` that the environment of a YAML file has."""
+    name = files.load("envs", env)["env"]
+    return {row.key for row in declared_by(registry.find("env", name).Settings, name)}
+
+
 @pytest.mark.parametrize("env", files.names("envs"))
 @pytest.mark.parametrize("alg", files.names("algs"))
 def test_every_algorithm_goes_with_every_environment(alg, env):
     # The pymarl suite has no environment of its own to name.
     more = {"env_args": {"key": "package.module:Class"}} if env == "pymarl" else {}
+    if alg == "bang_bang_lan" and "action_mode" not in environment_settings(env):
+        with pytest.raises(UserError, match=r"env_args\.action_mode"):
+            resolve(alg, env, **more)
+        return
     settings = resolve(alg, env, **more)
     assert settings.values["name"] == alg
     assert {"env", "runner", "mac", "learner", "agent", "action_selector"} <= set(settings.components)

@@ -13,7 +13,7 @@ from shoal.utils import checkpoint as checkpoints
 WALK = ["--env-config=pettingzoo", "with", "env_args.key=pettingzoo.sisl.multiwalker_v9", "env_args.time_limit=12"]
 SMALL = ["seed=3", "runner=episode", "batch_size=3", "buffer_size=8", "rnn_hidden_dim=8", "value_embed_dim=8"]
 LOG = ["test_interval=40", "test_nepisode=1", "runner_log_interval=24", "learner_log_interval=24"]
-SAVE = ["save_model_interval=60", "save_buffer=True", "t_max=150"]
+SAVE = ["save_model_interval=60", "save_buffer=True", "keep_checkpoints=0", "keep_buffers=0", "t_max=150"]
 CODEBOOK = ["mq_k=10", "mq_manage_interval=3", "mq_starve_after=1", "mq_freeze=2"]
 
 

@@ -307,7 +307,7 @@ def test_gaussian_noise_explores_in_training_only():
 
 @pytest.mark.parametrize(
     ("selector", "continuous", "advice"),
-    [("epsilon_greedy", True, "use gaussian"), ("gaussian", False, "use epsilon_greedy")],
+    [("epsilon_greedy", True, "use --config=mq_lan"), ("gaussian", False, "use epsilon_greedy")],
 )
 def test_a_selector_for_the_other_kind_of_actions_is_refused(selector, continuous, advice):
     settings = run_settings(action_selector=selector, env_args={"continuous": continuous})
