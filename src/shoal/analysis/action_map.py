@@ -3,7 +3,7 @@
     python -m shoal.analysis.action_map results/sacred/1 --episodes 20 --out action_map.png
 
 Loads the newest checkpoint of a recorded run with continuous actions (or a folder of checkpoints, or one file), plays
-greedy episodes and counts the actions in 50 x 50 cells: a row an agent, a panel for every pair of action dimensions.
+greedy episodes and counts the actions in 50 x 50 cells: a panel for each agent and pair of action dimensions.
 For each panel it prints the reusability ratio: how much more often than under uniform actions two random ones are
 closer than 0.1. The actions go into an .npz file beside the picture (``agent_0``, ... [steps, dimensions]).
 """
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from matplotlib.colors import LogNorm
 
-from shoal.analysis.codebook import frame, pairs_of
-from shoal.analysis.figures import pyplot, save_figure
+from shoal.analysis.codebook import frame, pairs_of, panels
+from shoal.analysis.figures import save_figure
 from shoal.components.batch import transition_mask
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
@@ -85,9 +85,7 @@ def draw(actions: list[np.ndarray], out: Path) -> Path:
         UserError: ``out`` cannot be written.
     """
     pairs = pairs_of(actions[0].shape[1])
-    figure, rows = pyplot().subplots(
-        len(actions), len(pairs), figsize=(3.4 * len(pairs), 3.2 * len(actions)), layout="constrained", squeeze=False
-    )
+    figure, rows = panels(len(actions), len(pairs))
     for i, (found, row) in enumerate(zip(actions, rows, strict=True)):
         for axes, (x, y) in zip(row, pairs, strict=True):
             cells, *_ = np.histogram2d(found[:, x], found[:, y], bins=CELLS, range=[[-1, 1], [-1, 1]])

@@ -2,9 +2,9 @@
 
     python -m shoal.analysis.codebook results/sacred/1 --out codebook.png
 
-Reads the newest checkpoint of a recorded run of MQ-LAN (or a folder of checkpoints, or one file). A row an agent, a
-panel for every pair of action dimensions; a slot's area says how often it was picked since the last round of pruning,
-a hollow one is frozen. The slots go into an .npz file beside the picture (``u`` [agents, slots, dimensions], ``usage``
+Reads the newest checkpoint of a recorded run of MQ-LAN (or a folder of checkpoints, or one file). A panel for each
+agent and pair of action dimensions; a slot's area says how often it was picked since the last round of pruning, a
+hollow one is frozen. The slots go into an .npz file beside the picture (``u`` [agents, slots, dimensions], ``usage``
 and ``frozen`` [agents, slots]), and two numbers are printed for each agent: the share of slots near the origin
 (shorter than 0.1) and of those near the edge (a coordinate beyond 0.9).
 """
@@ -80,9 +80,7 @@ def draw(slots: Slots, out: Path) -> Path:
     """
     G, _, d = slots.u.shape
     pairs = pairs_of(d)
-    figure, rows = pyplot().subplots(
-        G, len(pairs), figsize=(3.2 * len(pairs), 3.2 * G), layout="constrained", squeeze=False
-    )
+    figure, rows = panels(G, len(pairs))
     for g, row in enumerate(rows):
         area = 15 + 250 * slots.usage[g] / max(float(slots.usage[g].max()), 1.0)
         for axes, (x, y) in zip(row, pairs, strict=True):
@@ -96,6 +94,16 @@ def draw(slots: Slots, out: Path) -> Path:
         row[0].set_title(f"{slots.names[g]} at {slots.t_env:,}", fontsize="medium")
     np.savez(out.with_suffix(".npz"), u=slots.u, usage=slots.usage, frozen=slots.frozen)
     return save_figure(figure, out)
+
+
+def panels(n_agents: int, n_pairs: int) -> tuple[Any, np.ndarray]:
+    """A figure with a panel for each agent and pair of dimensions, ``[agents, pairs]``: a row an agent, or one for all
+    where there is a single pair.
+    """
+    shape = (n_agents, n_pairs) if n_pairs > 1 else (1, n_agents)
+    size = (3.4 * shape[1], 3.3 * shape[0])
+    figure, axes = pyplot().subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+    return figure, axes.reshape(n_agents, n_pairs)
 
 
 def frame(axes: Any, x: int, y: int) -> None:
