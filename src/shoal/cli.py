@@ -100,6 +100,7 @@ def _main(argv: list[str]) -> int:
     @ex.main
     def train(_run: Run, _config: Mapping[str, Any]) -> float | None:
         """Train, or evaluate a checkpoint."""
+        recording.guard_output(_run)
         return _run_experiment(_run, settings, content)
 
     _, usage, internal_usage = ex.get_usage(PROGRAM)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from shoal.utils.recording import (
     file_observer,
     flush_record,
     git_commit,
+    guard_output,
     plain,
 )
 
@@ -298,6 +300,61 @@ def test_flush_record_twice_records_what_came_between(tmp_path):
 
 def test_flush_record_never_adds_an_error_to_the_one_at_hand():
     flush_record(object())
+
+
+class SlowBuffer:
+    """A run's output in which a heartbeat takes its time, after one of the two calls that reading consists of."""
+
+    def __init__(self, buffer, slow):
+        self._buffer, self._slow, self.reading = buffer, slow, threading.Event()
+
+    def __getattr__(self, name):
+        call = getattr(self._buffer, name)
+        if name != self._slow or threading.current_thread() is threading.main_thread():
+            return call
+
+        def slowly(*args):
+            result = call(*args)
+            self.reading.set()
+            time.sleep(0.2)
+            return result
+
+        return slowly
+
+
+@pytest.mark.parametrize("slow", ["seek", "read"])
+def test_output_printed_and_read_while_a_heartbeat_reads_is_recorded_in_its_place(tmp_path, slow):
+    def main(_run):
+        buffer = _run._output_file.buffer = SlowBuffer(_run._output_file.buffer, slow)
+        guard_output(_run)
+        print("first")
+        heartbeat = threading.Thread(target=_run._get_captured_output)
+        heartbeat.start()
+        buffer.reading.wait()
+        print("second")
+        _run._get_captured_output()
+        heartbeat.join()
+
+    observer = file_observer(tmp_path)
+    experiment(main, observer).run(options=CAPTURED)
+    assert (Path(observer.dir) / "cout.txt").read_text() == "first\nsecond\n"
+
+
+def test_what_is_printed_after_the_last_read_is_recorded(tmp_path):
+    def main(_run):
+        guard_output(_run)
+        read = _run._get_captured_output
+
+        def read_and_print():
+            read()
+            if not _run._output_file.closed:
+                print("the last word")
+
+        _run._get_captured_output = read_and_print
+
+    observer = file_observer(tmp_path)
+    experiment(main, observer).run(options=CAPTURED)
+    assert (Path(observer.dir) / "cout.txt").read_text().count("the last word\n") == 1
 
 
 class TestGit:

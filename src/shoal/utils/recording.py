@@ -6,6 +6,7 @@ What sacred 0.8.7 loses without a word, and what is done about it here (for Mong
   converts, keeps what it could not store and tries again;
 * `metrics.json` is rewritten in place: a kill in that moment loses all of it. Ours is replaced at once;
 * text printed since the last heartbeat is lost when a run fails: `flush_record`;
+* printed text is read by two threads and written by a third party to both, which loses pieces: `guard_output`;
 * captured output over 16 MB cannot be stored in MongoDB: `bounded_output`.
 """
 
@@ -18,16 +19,18 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sacred.observers import FileStorageObserver
 from sacred.serializer import flatten
 from sacred.settings import SETTINGS
+from sacred.stdout_capturing import TeeingStreamProxy
 
 from shoal.utils.errors import UserError
 
@@ -136,6 +139,49 @@ def _played_out(line: str) -> list[str]:
             cursor += len(piece)
     shown = "".join(cells)
     return [shown] if cursor == len(cells) else [shown, shown[:cursor]]
+
+
+def guard_output(run: Run) -> None:
+    """Has sacred record all that a run prints, each piece once. To be called first in the run's main function.
+
+    sacred reads the output in its heartbeat's thread and, at the end, in the run's own, without a lock: of two
+    reads at once one is lost, a line printed during a read is written over another one, and what comes after the
+    last read is left out.
+    """
+    out = run._output_file
+    lock = threading.RLock()
+    read, finalize = run._get_captured_output, out.finalize
+
+    def read_all() -> None:
+        with lock:
+            if out.closed and out.final is not None:  # sacred would not look
+                text, out.final = run.captured_out + out.final, None
+                run.captured_out = text if run.captured_out_filter is None else run.captured_out_filter(text)
+            read()
+
+    def finalize_alone() -> None:
+        with lock:
+            finalize()
+
+    run._get_captured_output = read_all  # type: ignore[method-assign]
+    out.finalize = finalize_alone
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TeeingStreamProxy):
+            stream._self_out = _Locked(stream._self_out, lock)
+
+
+class _Locked:
+    """Where sacred copies the output to, written to by one thread at a time."""
+
+    def __init__(self, out: TextIO, lock: threading.RLock) -> None:
+        self._out, self._lock = out, lock
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            return self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
 
 
 def flush_record(run: Run) -> None:
