@@ -22,16 +22,16 @@ T_MAX = 8000
 """As many steps after the move as before it."""
 
 METHODS = (
-    Method("vdn", "VDN", "vdn"),
+    Method("vdn", "VDN", "vdn", share=3),
     Method("qmix", "QMIX", "qmix", claim="wrong before and after"),
     Method("cw_qmix", "CW-QMIX", "cw_qmix", {"w": 0.1}, "WQMIX: AA before, and stays there"),
     Method("ow_qmix", "OW-QMIX", "ow_qmix", {"w": 0.1}, "WQMIX: AA before, and stays there"),
     Method("s2q", "S2Q, K=2", "s2q", OUR_S2Q, "Q^tot, Q_1, Q_2 at AA, BB, CC before; Q^tot at CC after"),
-    Method("s2q_K1", "S2Q, K=1", "s2q", OUR_S2Q | {"K": 1}, whole=False),
-    Method("s2q_K0", "S2Q, K=0", "s2q", OUR_S2Q | {"K": 0}, whole=False),
-    Method("s2q_no_soft", "S2Q, no_soft", "s2q", OUR_S2Q | {"s2q_fix_prob": 1.0}, whole=False),
-    Method("s2q_w_c", "S2Q, w_c=0.9", "s2q", OUR_S2Q | {"w_c": 0.9}, "none; its value on most of SMAC", whole=False),
-    Method("s2q_T", "S2Q, T=0.1", "s2q", OUR_S2Q | {"T": 0.1}, "none; its value on SMAC", whole=False),
+    Method("s2q_K1", "S2Q, K=1", "s2q", OUR_S2Q | {"K": 1}, share=3),
+    Method("s2q_K0", "S2Q, K=0", "s2q", OUR_S2Q | {"K": 0}, share=3),
+    Method("s2q_no_soft", "S2Q, no_soft", "s2q", OUR_S2Q | {"s2q_fix_prob": 1.0}, share=3),
+    Method("s2q_w_c", "S2Q, w_c=0.9", "s2q", OUR_S2Q | {"w_c": 0.9}, "none; its value on most of SMAC", share=3),
+    Method("s2q_T", "S2Q, T=0.1", "s2q", OUR_S2Q | {"T": 0.1}, "none; its value on SMAC", share=3),
 )
 
 
@@ -96,7 +96,9 @@ def draw(records: Mapping[str, Sequence[Record]], out: Path) -> None:
 def command_line(text: str | None, out: str, seeds: int) -> argparse.ArgumentParser:
     """Options that the commands on the payoff game share."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=seeds, help="runs of each main method")
+    parser.add_argument(
+        "--seeds", type=int, default=seeds, help="runs of each main method; VDN and the variants of S2Q get a third"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs trained side by side, one torch thread each")
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of finished runs, pictures and table")
     return parser

@@ -59,8 +59,8 @@ class Method:
     changes: dict[str, Any] = field(default_factory=dict)
     claim: str = "none for this game"
     """What the paper says of it there."""
-    whole: bool = True
-    """Trained with all seeds; otherwise with half of them."""
+    share: int = 1
+    """Trained with one in so many of the seeds."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def plan(methods: Sequence[Method], env: str, t_max: int, seeds: int, behaviour_
     return [
         PayoffRun(m.name, settings_of(env, m.alg, seed, t_max=t_max, **m.changes), behaviour_episodes)
         for m in methods
-        for seed in range(seeds if m.whole else -(-seeds // 2))
+        for seed in range(-(-seeds // m.share))
     ]
 
 
