@@ -74,10 +74,14 @@ def test_a_run_that_was_resumed_is_one_run(tmp_path):
     first = record(tmp_path / "1", {"loss_td": ([0, 10, 20, 30], [0, 1, 2, 3]), "only": ([5], [7])})
     second = record(tmp_path / "2", {"loss_td": ([20, 30, 40], [12, 13, 14]), "new": ([40], [8])})
     other = record(tmp_path / "3", {"loss_td": ([0], [5])})
-    for folder, name in ((first, "a"), (second, "a"), (other, "b")):
-        (folder / "info.json").write_text(f'{{"model_dir": "results/models/{name}"}}')
+    for folder, name in (
+        (first, "results/models/a"),
+        (second, "/home/me/results/models/a"),
+        (other, "results/models/b"),
+    ):
+        (folder / "info.json").write_text(f'{{"model_dir": "{name}"}}')
     for order in ([first, second, other], [other, second, first]):
-        whole, alone = sorted(read_runs(order), key=lambda run: run.model_dir)
+        whole, alone = sorted(read_runs(order), key=lambda run: run.folder)
         assert whole.folder == first
         assert [x.tolist() for x in whole.metrics["loss_td"]] == [[0, 10, 20, 30, 40], [0, 1, 12, 13, 14]]
         assert [x.tolist() for x in whole.metrics["only"]] == [[5], [7]]

@@ -179,7 +179,8 @@ def joined(runs: list[RecordedRun]) -> list[RecordedRun]:
     whole: dict[tuple[Path, str], list[RecordedRun]] = defaultdict(list)
     for number, run in enumerate(runs):
         alone = not run.model_dir or run.config.get("evaluate")
-        whole[run.folder.resolve().parent, str(number) if alone else run.model_dir].append(run)
+        # The folder's name: a run may be resumed by another path than it was begun with.
+        whole[run.folder.resolve().parent, str(number) if alone else Path(run.model_dir).name].append(run)
     return [_join(records) for records in whole.values()]
 
 

@@ -60,11 +60,9 @@ class RunFolder:
 
     def chain(self, record: Path) -> list[Path]:
         """The records that make up the run which ended in ``record``: those of the starts that it goes on from."""
-        models = _read_json(record / "info.json").get("model_dir")
+        models = _models_of(record)
         earlier = [one for one in self.records() if int(one.name) < int(record.name)]
-        return [one for one in earlier if models and _read_json(one / "info.json").get("model_dir") == models] + [
-            record
-        ]
+        return [*(one for one in earlier if models and _models_of(one) == models), record]
 
     def to_go_on_with(self) -> Path | None:
         """The folder of checkpoints that is furthest; None where there is none."""
@@ -110,6 +108,11 @@ class RunFolder:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
+
+
+def _models_of(record: Path) -> str:
+    """The name of a record's folder of checkpoints; a sweep may be continued by another path."""
+    return Path(_read_json(record / "info.json").get("model_dir", "")).name
 
 
 def _read_json(path: Path) -> dict[str, Any]:
