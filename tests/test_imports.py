@@ -33,10 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "utils",
     },
 }
-"""Part of the package -> the other parts that it may import. The entry points (cli, doctor, sync) may import all.
-Sweeps start whole runs, and so stand above cli."""
+"""Part of the package -> the other parts that it may import. The entry points may import all. Sweeps start whole runs,
+and so stand above cli."""
 
-ENTRY_POINTS = {"cli", "doctor", "sync", "__init__"}
+ENTRY_POINTS = {"cli", "deployment", "doctor", "sync", "__init__"}
 
 
 def part_of(path: Path) -> str:

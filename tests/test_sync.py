@@ -138,6 +138,22 @@ def test_a_run_that_was_killed(own_mongo, tmp_path, held, monkeypatch, capsys):
     assert stored["best.pt"] == best.read_bytes()
 
 
+def test_a_file_record_that_was_cut_short_takes_nothing_from_mongodb(shared_mongo, tmp_path, monkeypatch):
+    target = shared_mongo.target("cut_short")
+    assert in_process(tmp_path, "-m", target, *QUICK, *SAVE) == 0
+    whole = contents(shared_mongo.database("cut_short"))
+    record = read_json(tmp_path / RUN / "run.json")  # a disk that was full from early on
+    earlier = {"status": "RUNNING", "heartbeat": record["start_time"], "stop_time": None, "result": None}
+    (tmp_path / RUN / "run.json").write_text(json.dumps(record | earlier))
+    (tmp_path / RUN / "cout.txt").write_text("cut")
+    series = read_json(tmp_path / RUN / "metrics.json")
+    short = {name: {key: values[:1] for key, values in one.items()} for name, one in series.items()}
+    (tmp_path / RUN / "metrics.json").write_text(json.dumps(short))
+    monkeypatch.setattr(sync, "ALIVE", timedelta(0))
+    assert main(["src/main.py", "sync", str(tmp_path / RUN), "-m", target]) == 0
+    assert contents(shared_mongo.database("cut_short")) == whole
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_is_recorded_so_everywhere(shared_mongo, tmp_path, held, signum):
     process = held("-m", shared_mongo.target(f"stopped_{int(signum)}"))

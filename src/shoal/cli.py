@@ -40,6 +40,7 @@ HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement le
   --list              every algorithm, environment, runner, controller, learner, mixer and agent
   doctor              what is installed, what is missing, and the command that mends it
   sync RUN_DIR ...    bring recorded runs to MongoDB after the fact
+  export CHECKPOINT   write the deployed team of a checkpoint, without what trained it
 
 Try:
   python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=500000
@@ -92,6 +93,10 @@ def _main(argv: list[str]) -> int:
         from shoal import sync
 
         return sync.main(rest[1:])
+    if rest[:1] == ["export"]:
+        from shoal import deployment
+
+        return deployment.main(rest[1:])
 
     sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would take the terminal away from the live display
     ex = sacred.Experiment("shoal", save_git_info=False)
@@ -129,7 +134,7 @@ def _main(argv: list[str]) -> int:
             f"'{command}' was not understood: settings come after the word 'with', as in: with t_max=100000."
         )
     if command not in dict(ex.gather_commands()) and command != "train":
-        commands = [name for name, _ in ex.gather_commands()] + ["doctor", "sync"]
+        commands = [name for name, _ in ex.gather_commands()] + ["doctor", "export", "sync"]
         raise UserError(f"Unknown command '{command}': did you mean {registry.nearest(command, commands)}?")
     ex.configurations.append(_ResolvedConfig(settings, set(files.overlay(given)[1])))
     if command == "train" and not args["--unobserved"]:
@@ -242,10 +247,13 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
     s: ExperimentSettings = settings.of(ExperimentSettings)
     results = Path(s.local_results_path)
     token = f"{s.name}_{s.env}_seed{s.seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    model_dir = results / "models" / token
     if s.resume:
         model_dir = checkpoints.recorded_models(Path(s.resume))
         model_dir = model_dir.parent if model_dir.is_file() else model_dir
+    elif s.save_model and not s.evaluate:
+        model_dir = checkpoints.claim(results / "models" / token)
+    else:
+        model_dir = results / "models" / token
     run.info["git"] = recording.git_commit(Path(__file__).parent)
     run_dir = _run_dir(run.observers)
     if run_dir is not None:
@@ -255,9 +263,25 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
         if s.save_model:
             run.info["model_dir"] = str(model_dir)
             (run_dir / checkpoints.MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
+    try:
+        result = _train(run, settings, content, model_dir, results / "tb_logs" / model_dir.name)
+    except BaseException:
+        recording.flush_record(run)
+        raise
+    recording.flush_record(run)  # the curve is drawn from the record
+    score = _report(run, run_dir, model_dir, result, s)
+    recording.flush_record(run)
+    return score
+
+
+def _train(
+    run: Run, settings: RunSettings, content: dict[str, Any] | None, model_dir: Path, tb_logs: Path
+) -> dict[str, float]:
+    """Train or evaluate. Returns the last test's metrics."""
+    s: ExperimentSettings = settings.of(ExperimentSettings)
     t_start = content["progress"]["t_env"] if content else 0
     with Console(s.t_max, t_start=t_start) as console:
-        logger = Logger(run, console, results / "tb_logs" / token if s.use_tensorboard else None)
+        logger = Logger(run, console, tb_logs if s.use_tensorboard else None)
         experiment = None
         try:
             experiment = Experiment(settings, logger, console, model_dir)
@@ -265,20 +289,15 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
                 experiment.load(content, whole=bool(s.resume))
                 logger.info(f"starting from the checkpoint at {t_start:,} environment steps")
             logger.info(experiment.describe())
-            result = experiment.run()
-        except BaseException:
-            recording.flush_record(run)
-            raise
+            return experiment.run()
         finally:
             if experiment is not None:
                 experiment.close()
             logger.close()
             if (model_dir / checkpoints.BEST).is_file():
                 run.add_artifact(str(model_dir / checkpoints.BEST))
-    recording.flush_record(run)  # the curve is drawn from the record
-    score = _report(run, run_dir, model_dir, result, s)
-    recording.flush_record(run)
-    return score
+            else:
+                checkpoints.give_back(model_dir)
 
 
 def _report(

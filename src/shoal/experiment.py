@@ -384,6 +384,7 @@ class Experiment:
     def _content(self, with_episodes: bool) -> dict[str, Any]:
         content = {
             "config": self.all_settings.values,
+            "spec": asdict(self.runner.spec),
             "learner": self.learner.state_dict(),
             "runner": self.runner.state_dict(),
             "progress": asdict(self.progress),

@@ -130,6 +130,26 @@ def test_the_clock_of_a_resumed_run_leaves_out_the_pause_and_what_was_done_twice
     assert whole.seconds == 30.0 + 2.0
 
 
+def test_two_starts_from_one_checkpoint_are_joined_in_the_order_of_time(tmp_path):
+    def start(day, steps, status):
+        metrics = {"loss_td": (steps, [day] * len(steps))}
+        return record(tmp_path / str(day), metrics, status, "m", datetime(2026, 1, day))
+
+    first = start(1, [0, 60, 90], "INTERRUPTED")
+    died = start(2, [64, 80], "FAILED")  # began with a longer episode than the next one
+    last = start(3, [61, 200], "COMPLETED")
+    (whole,) = read_runs([last, died, first])
+    assert whole.metrics["loss_td"][0].tolist() == [0, 60, 61, 200]
+    assert whole.metrics["loss_td"][1].tolist() == [1, 1, 3, 3]
+    assert whole.status == "COMPLETED"
+
+
+def test_what_is_no_number_leaves_a_gap(tmp_path):
+    folder = record(tmp_path / "1", {"loss_td": ([0, 1, 2], [0.5, None, {"py/object": "torch.Tensor"}])})
+    values = read_run(folder).metrics["loss_td"][1]
+    assert np.isnan(values).tolist() == [False, True, True]
+
+
 def test_an_evaluation_is_no_part_of_the_run_it_evaluates(tmp_path):
     trained = record(tmp_path / "1", {"test_return_mean": ([0, 100], [0, 1])}, model_dir="m")
     tested = record(tmp_path / "2", {"test_return_mean": ([100], [5])}, model_dir="m", evaluate=True)

@@ -225,3 +225,31 @@ def test_a_resumed_run_is_one_seed(tmp_path):
     made = study(read_runs([first, second]))
     assert made.cells["s2q", "matrix_game"].values.tolist() == [[0, 0.1, 0.7]]
     assert not made.left_out
+
+
+def test_a_pilot_of_a_seed_does_not_say_where_runs_are_compared(run):
+    made = study([run([0, 0.1], seed=0), run([0, 0.2, 0.3, 0.4], seed=0), run([0, 0.3, 0.5, 0.9], seed=1)])
+    assert made.horizon("3m") == 300
+    assert reasons(made) == {"1": "seed 0 once more: run 2 counts"}
+
+
+def test_metrics_of_training_begin_later_than_tests(run):
+    losses = {"loss_td": ([105, 210, 305], [3.0, 2.0, 1.0])}
+    made = study([run([0, 0, 0, 0], more=losses), run([0, 0, 0, 0], more=losses)], metric="loss_td")
+    assert made.left_out == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keep_checkpoints": 9},
+        {"keep_buffers": 2},
+        {"runner": "ray", "ray_envs_per_worker": 2, "ray_address": "auto", "ray_cpus_per_env": 0.5},
+        {"env_timeout_s": 9.0, "env_start_timeout_s": 9.0, "env_restart_every": 3, "max_env_restarts": 2},
+        {"mongo_url": "localhost:27017:sacred"},
+    ],
+)
+def test_where_a_run_is_played_and_stored_makes_no_other_algorithm(run, change):
+    common = dict.fromkeys(change)
+    names, differing = name_algorithms([run([0, 1], **common), run([0, 1], **change)])
+    assert (set(names.values()), differing) == ({"qmix"}, [])

@@ -25,12 +25,13 @@ def all_available(values: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("anneal", "expected"),
     [
+        (50_000, {0: 1.0, 25_000: 0.525, 50_000: 0.05, 60_000: 0.05}),
         (100_000, {0: 1.0, 50_000: 0.525, 100_000: 0.05, 200_000: 0.05}),
         (500_000, {0: 1.0, 100_000: 0.81, 250_000: 0.525, 500_000: 0.05}),
     ],
 )
 def test_epsilon_anneals_linearly(anneal: int, expected: dict[int, float]) -> None:
-    """s2q.md 8.3."""
+    """s2q.md 8.3 and cadp_mappo.md 9.5."""
     selector = EpsilonGreedy(EpsilonGreedySettings(epsilon_anneal_time=anneal))
     assert {t: selector.epsilon(t) for t in expected} == pytest.approx(expected)
     assert selector.metrics(0) == {"epsilon": 1.0}

@@ -307,8 +307,10 @@ COMMON = {
 
 
 def settings_of(alg: str, map_name: str) -> RunSettings:
-    raw = files.load("algs", alg, map_name) | {"env": "matrix_game"}
-    return RunSettings(raw, ExperimentSettings)
+    suite = "grf" if map_name.startswith("academy") else "smax"
+    layers = files.layers("envs", suite) + files.layers("algs", alg)  # as the command line lays them
+    raw = files.overlay([*layers, *(layer.on(map_name) for layer in layers)])[0]
+    return RunSettings(raw | {"env": "matrix_game", "env_args": {}}, ExperimentSettings)
 
 
 @pytest.mark.parametrize("alg", sorted(RELEASED))
@@ -325,6 +327,7 @@ def test_released_settings(alg: str) -> None:
         ("corridor", {"epsilon_anneal_time": 500_000, "breakpoint": 3_000_000, "t_max": 4_050_000}),
         ("3s5z_vs_3s6z", {"epsilon_anneal_time": 500_000, "breakpoint": 3_000_000, "t_max": 4_050_000}),
         ("academy_3_vs_1_with_keeper", {"optimizer": "rmsprop", "breakpoint": 3_000_000, "t_max": 5_050_000}),
+        ("academy_3_vs_2", {"optimizer": "rmsprop", "breakpoint": 3_000_000, "t_max": 5_050_000}),
         ("academy_counterattack_easy", {"optimizer": "rmsprop", "breakpoint": 6_000_000, "t_max": 10_050_000}),
     ],
 )
@@ -333,6 +336,7 @@ def test_released_settings_of_a_map(map_name: str, changes: dict[str, Any]) -> N
     expected = COMMON | changes
     assert {key: values[key] for key in expected} == expected
     assert (values["optim_alpha"], values["optim_eps"]) == (0.99, 1e-5)
+    assert not values["time_limit_is_terminal"]
 
 
 @pytest.mark.parametrize("alg", ["s2q_cadp", "ow_qmix_cadp"])

@@ -22,6 +22,7 @@ from shoal.utils.errors import UserError
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]
 S2Q = {"learner": "s2q_learner", "mac": "s2q_mac"}
+OWN: dict[str, str | None] = {"central_mac": None, "central_mixer": None}
 close = torch.testing.assert_close
 
 GAME = torch.tensor([8.0, 0, -12, 0, 7, 0, -12, 0, 6])
@@ -117,7 +118,28 @@ def test_specified_divergences() -> None:
     close(kl_divergence(p, p_hat.log()), torch.tensor(0.068259), rtol=0, atol=1e-6)
     close(kl_divergence(P, P_HAT.log())[:2].mean(), torch.tensor(0.0184401), rtol=0, atol=1e-6)
     assert kl_divergence(P, P.log()).abs().max() < 1e-6
+    # The cross-entropy, which has the same gradient, is more by P's entropy.
+    cross = kl_divergence(p, p_hat.log()) + entropy
+    close(cross, torch.tensor(0.900655), rtol=0, atol=1e-6)
+    cross = kl_divergence(P, P_HAT.log()) + torch.special.entr(P).sum(-1)
+    close(cross[:2].mean(), torch.tensor(0.9341759), rtol=0, atol=1e-6)
     assert kl_divergence(torch.tensor([1.0, 0, 0]), p_hat.log()).item() == pytest.approx(-p_hat[0].log().item())
+
+
+@pytest.mark.parametrize(
+    ("alpha", "first_left", "all_left"),
+    [(0.12, False, False), (0.13, True, False), (0.24, True, False), (0.26, True, True)],
+)
+def test_how_much_suppression_is_enough(alpha: float, first_left: bool, all_left: bool) -> None:
+    """s2q.md 8.7: alpha > 0.125 hides (A,A), 0.25 (B,B) too; at exactly so much two actions tie."""
+    table = torch.tensor([[8.0, 0, -12], [0, 7, 0], [-12, 0, 6]]).flatten()
+    identified = torch.zeros(3, 9, dtype=torch.bool)
+    identified[1, 0] = identified[2, 0] = identified[2, 4] = True
+    y_k = suppressed_targets(table, identified, table, alpha, 1.0)
+    assert (y_k[1].argmax() == 4) == first_left
+    assert (y_k[2].argmax() == 8) == all_left
+    assert suppressed_targets(table, identified, table, 0.125, 1.0)[1, [0, 4]].tolist() == [7, 7]
+    assert suppressed_targets(table, identified, table, 0.25, 1.0)[2, [0, 8]].tolist() == [6, 6]
 
 
 PAIR = TeamSpec(n_agents=2, n_actions=3, obs_dim=2, state_dim=2, episode_limit=3, discrete=True)
@@ -291,6 +313,37 @@ def test_copy_0_alone_is_wqmix_with_weight_1(make_learner: MakeLearner, make_bat
     mine = gradients(s2q, batch)
     for name, gradient in gradients(wqmix, batch).items():
         close(mine[name], gradient, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("mixer", ["vdn", "qmix"])
+def test_copy_0_alone_with_its_own_value_is_twice_the_base(
+    make_learner: MakeLearner, make_batch: MakeBatch, mixer: str
+) -> None:
+    """s2q.md 12, item 4: without a central Q*, K = 0 and w_c = 1 leave the base's loss, without PyMARL2's half."""
+    s2q, batch = make_learner(**S2Q, **OWN, mixer=mixer, K=0, w_c=1.0), make_batch()
+    base = make_learner(learner="q_learner", mixer=mixer, td_loss=0.5)
+    state = s2q.state_dict()
+    online = {name: state[name] for name in base.state_dict() if name.startswith(("controller.", "mixer."))}
+    base.load_state_dict(base.state_dict() | online)
+    base.update_targets()
+    s2q.update_targets()
+    close(s2q.loss(batch)[1]["loss_td_0"], 2 * base.loss(batch)[0].detach(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("mixer", ["vdn", "qmix", "qplex"])
+@pytest.mark.parametrize("K", [0, 1, 3])
+def test_any_number_of_sub_values_trains_on_any_base(
+    make_learner: MakeLearner, make_batch: MakeBatch, mixer: str, K: int
+) -> None:
+    """s2q.md 12, item 11."""
+    for central in ({}, OWN):
+        learner = make_learner(**S2Q, **central, mixer=mixer, K=K)
+        before = [p.detach().clone() for p in learner.mixer.parameters()]
+        for update in range(2):
+            metrics = learner.train_on(make_batch(seed=update), t_env=0, episode=update)
+        assert all(torch.isfinite(value).all() for value in metrics.values())
+        assert sum(name.startswith("loss_td_") for name in metrics) == K + 1
+        assert all((p != old).any() for p, old in zip(learner.mixer.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("K", [0, 1, 2, 3, 5])

@@ -185,8 +185,16 @@ def test_what_cannot_be_used_says_so_at_once(runner):
         runner(Unusable)
 
 
+@pytest.mark.parametrize(
+    ("needs", "machines", "placed"),
+    [([4, 1], [5], 2), ([4, 4, 2], [10], 3), ([2, 2, 2], [3, 3], 2), ([0.5] * 3, [1, 0.4], 2), ([1], [], 0)],
+)
+def test_workers_of_unequal_size_find_room(needs, machines, placed):
+    assert ray_workers._placed(needs, machines) == placed
+
+
 def test_more_than_the_cluster_holds_is_refused(runner):
-    with pytest.raises(UserError, match=r"wants 3 workers of 2 CPUs, and .* hold 2"):
+    with pytest.raises(UserError, match=r"wants 3 workers of up to 2 CPUs, and .* hold 2"):
         runner(copies=6)
 
 

@@ -18,11 +18,12 @@ def run_of(tmp_path, **settings):
     return planned(Cell("qmix", "matrix_game", 3), given, tmp_path / "runs")
 
 
-def record(folder, number, run, status="COMPLETED", model_dir="m", metrics=None):
-    """A record as sacred leaves it."""
+def record(folder, number, run, status="COMPLETED", model_dir="m", metrics=None, hour=None):
+    """A record as sacred leaves it; the hour of its start is its number unless it is given."""
     path = folder.path / "sacred" / str(number)
     path.mkdir(parents=True)
-    (path / "run.json").write_text(json.dumps({"status": status}))
+    start = f"2026-01-01T{number if hour is None else hour:02}:00:00"
+    (path / "run.json").write_text(json.dumps({"status": status, "start_time": start}))
     (path / "config.json").write_text(json.dumps(run.values))
     (path / "info.json").write_text(json.dumps({"model_dir": model_dir}))
     series = {
@@ -143,3 +144,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         SweepFolder(tmp_path / "file" / "x")
+
+
+def test_records_whose_numbers_come_from_a_mongodb_are_read_in_the_order_of_time(sweep, tmp_path):
+    run = run_of(tmp_path)
+    folder = sweep.of(run)
+    first = record(folder, 137, run, "RUNNING", metrics={"test_return_mean": [(0, 1.0)]}, hour=1)
+    second = record(folder, 1, run, "FAILED", metrics={"test_return_mean": [(10, 2.0)]}, hour=2)
+    last = record(folder, "1-2", run, metrics={"test_return_mean": [(20, 3.0)]}, hour=3)
+    assert folder.records() == [first, second, last]
+    assert folder.finished(run) == last
+    assert folder.series(last, "test_return_mean") == [1.0, 2.0, 3.0]
+
+
+def test_a_repeated_sweep_may_store_its_runs_otherwise(sweep, tmp_path):
+    folder = sweep.of(run_of(tmp_path))
+    assert sweep.of(run_of(tmp_path, save_model_interval=9, save_buffer=True)).path == folder.path
+    settings = folder.settings()
+    assert (settings["save_model_interval"], settings["save_buffer"]) == (9, True)
+    assert settings["local_results_path"] == str(folder.path)

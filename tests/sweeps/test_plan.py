@@ -113,3 +113,11 @@ def test_a_record_older_than_a_setting_is_the_same_run_only_at_its_default(run, 
     assert run.is_same(older)
     other = planned(Cell("qmix", "matrix_game", 3, None, {"double_q": not run.values["double_q"]}), GIVEN, Path("x"))
     assert not other.is_same(older)
+
+
+def test_a_run_that_was_resumed_no_longer_names_what_it_began_with(run):
+    begun = planned(CELL, [*GIVEN], Path("r"))
+    begun.values["checkpoint_path"] = "results/models/pre"
+    record = {**begun.values, "checkpoint_path": ""}
+    assert not begun.is_same(record)
+    assert begun.is_same({**record, "resume": "r/models/x"})

@@ -38,6 +38,7 @@ def test_what_stands_behind_optuna_is_read():
         (["trials=many", "space=x"], "whole numbers"),
         (["trials=0", "space=x"], "at least 1"),
         (["trials=1", "space=x", "direction=up"], "maximize or minimize"),
+        (["trials=1", "space=x", "seed=-1"], "seed=-1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(words, told):
@@ -88,6 +89,7 @@ class Trials:
 def finish(job, values, metric="test_return_mean"):
     path = job.folder.path / "sacred" / "1"
     path.mkdir(parents=True)
+    (path / "run.json").write_text("{}")
     (path / "metrics.json").write_text(json.dumps({metric: {"steps": list(range(len(values))), "values": values}}))
     job.record, job.state = path, "finished"
 
@@ -133,6 +135,15 @@ def test_a_trial_that_failed_or_tested_nothing_counts_as_failed(tmp_path):
     assert [line.partition(":")[0] for line in lines] == ["trial 0 failed", "trial 1 failed"]
     assert trials.search.best() == []
     assert trials.search.write_best(tmp_path) is None
+    trials.search.more()
+    assert not trials.search.wants_more
+
+    later = Trials(tmp_path)  # what made them fail is mended
+    for _ in range(3):
+        assert later.search.wants_more
+        later.search.more()
+    assert not later.search.wants_more
+    assert [tag for tag, _ in later.asked] == ["trial002", "trial003", "trial004"]
 
 
 def test_a_search_goes_on_where_it_was_stopped(tmp_path):

@@ -152,3 +152,13 @@ def test_loading_runs_no_code(tmp_path, capsys):
     with pytest.raises(UserError, match="cannot be read"):
         checkpoints.load(tmp_path / "3.pt")
     assert "sprung" not in capsys.readouterr().out
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path):
+    folder = tmp_path / "models" / "qmix_seed1"
+    first, second = checkpoints.claim(folder), checkpoints.claim(folder)
+    assert (first, second) == (folder, folder.with_name("qmix_seed1-2"))
+    checkpoints.give_back(second)
+    saved(first, 10)
+    checkpoints.give_back(first)
+    assert (first.exists(), second.exists()) == (True, False)

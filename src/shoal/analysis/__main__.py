@@ -179,7 +179,8 @@ def _shared_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser,
         action="append",
         default=[],
         metavar="[MAP=]LOW:HIGH",
-        help="what becomes a score of 0 and of 1; may be repeated (default: win rates as they are, others by the "
+        help="what becomes a score of 0 and of 1, with an equals sign where LOW is negative: --bounds=-100:0; may be "
+        "repeated (default: win rates as they are, others by the "
         "least and the greatest value of the runs)",
     )
     scored.add_argument(

@@ -6,22 +6,27 @@ from typing import Any
 
 from shoal.analysis.records import RecordedRun
 from shoal.analysis.sources import flat
+from shoal.utils.recording import OF_THE_RECORD
 
 NOT_THE_METHOD = {
+    *OF_THE_RECORD,
     "absolute_test_nepisode",
     "buffer_cpu_only",
     "checkpoint_path",
+    "env_restart_every",
+    "env_start_timeout_s",
+    "env_timeout_s",
     "evaluate",
     "learner_log_interval",
     "load_step",
-    "local_results_path",
-    "mongo_url",
+    "max_env_restarts",
     "name",
+    "ray_address",
+    "ray_cpus_per_env",
+    "ray_envs_per_worker",
     "resume",
+    "runner",
     "runner_log_interval",
-    "save_buffer",
-    "save_model",
-    "save_model_interval",
     "save_replay",
     "seed",
     "t_max",
@@ -29,7 +34,6 @@ NOT_THE_METHOD = {
     "test_nepisode",
     "torch_threads",
     "use_cuda",
-    "use_tensorboard",
     "env_args.map_name",
     "env_args.env_name",
     "env_args.key",

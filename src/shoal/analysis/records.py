@@ -113,7 +113,7 @@ def make_run(
     started = _moment(entry.get("start_time"))
     metrics, clock = {}, {}
     for name, recorded in series.items():
-        values = [float("nan") if v is None else float(v) for v in recorded["values"]]
+        values = [_number(value) for value in recorded["values"]]
         metrics[name] = (np.asarray(recorded["steps"]), np.asarray(values))
         clock[name] = np.asarray([_seconds(started, _moment(moment)) for moment in recorded["timestamps"]])
     return RecordedRun(
@@ -126,6 +126,11 @@ def make_run(
         str((info.get("git") or {}).get("commit", ""))[:7],
         str((entry.get("host") or {}).get("hostname", "")),
     )
+
+
+def _number(value: Any) -> float:
+    """NaN where there is no number: sacred's own observers also keep tensors and other objects, as descriptions."""
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _part(name: str, started: datetime | None, entry: Mapping[str, Any]) -> Part:
@@ -188,7 +193,8 @@ def _join(records: list[RecordedRun]) -> RecordedRun:
     def start(record: RecordedRun) -> float:
         return min((steps[0] for steps, _ in record.metrics.values() if len(steps)), default=math.inf)
 
-    first, *later = sorted(records, key=start)
+    # In the order of time: two starts from one checkpoint may log their first value at any of the next steps.
+    first, *later = sorted(records, key=lambda record: (record.parts[0].started or datetime.min, start(record)))
     metrics, clock = dict(first.metrics), dict(first.clock)
     for record in later:
         begin = start(record)

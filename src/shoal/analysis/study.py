@@ -141,20 +141,21 @@ def study(
             left_out[k] = f"it ended before its first value of {metric}"
         elif steps[-1] == 0:
             left_out[k] = f"it ended before its second value of {metric}"
-        elif steps[0] > interval_of(run):
-            left_out[k] = f"its record begins at {steps[0]:,} steps: give that of the run it goes on with, too"
+        elif (begin := _begin(run)) > interval_of(run):
+            left_out[k] = f"its record begins at {begin:,} steps: give that of the run it goes on with, too"
         else:
             by_task[run.task].append(k)
 
+    _leave_out_repeated_seeds(runs, names, by_task, measured, left_out)
     grids: dict[str, np.ndarray] = {}
     for task, members in by_task.items():
-        grids[task] = grid = _grid(runs, {k: measured[k][0] for k in members}, t_max)
+        competing = [k for k in members if k not in left_out]
+        grids[task] = grid = _grid(runs, {k: measured[k][0] for k in competing}, t_max)
         slack = (grid[1] - grid[0]) / 2 if len(grid) > 1 else 0
-        for k in members:
+        for k in competing:
             end = measured[k][0][-1]
             if end < grid[-1] - slack:
                 left_out[k] = f"it ended at {end:,} of {int(grid[-1]):,} steps"
-    _leave_out_repeated_seeds(runs, names, by_task, measured, left_out)
 
     counted = [k for k in range(len(runs)) if k not in left_out]
     if not score:
@@ -194,6 +195,11 @@ def interval_of(run: RecordedRun) -> int:
     return int(run.config.get("test_interval", 10_000))
 
 
+def _begin(run: RecordedRun) -> int:
+    """The first step of which the run recorded anything; tests begin at 0, metrics of training later."""
+    return min(int(steps[0]) for steps, _ in run.metrics.values() if len(steps))
+
+
 def _without_gaps(run: RecordedRun, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps, values and seconds of the tests that have a value."""
     steps, values = run.metrics.get(metric, (np.empty(0), np.empty(0)))
@@ -227,10 +233,9 @@ def _leave_out_repeated_seeds(
     same: dict[tuple[str, str, Any], list[int]] = defaultdict(list)
     for task, members in by_task.items():
         for k in members:
-            if k not in left_out:
-                same[names[k], task, runs[k].config.get("seed", k)].append(k)
+            same[names[k], task, runs[k].config.get("seed", k)].append(k)
     for (_, _, seed), twins in same.items():
-        best = max(twins, key=lambda k: (runs[k].status == "COMPLETED", measured[k][0][-1], k))
+        best = max(twins, key=lambda k: (measured[k][0][-1], runs[k].status == "COMPLETED", k))
         left_out |= {k: f"seed {seed} once more: run {runs[best].id} counts" for k in twins if k != best}
 
 

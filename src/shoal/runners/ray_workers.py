@@ -160,6 +160,17 @@ class RayVectorEnv(SupervisedVectorEnv):
         self._actors = {}
 
 
+def _placed(needs: Sequence[float], machines: Sequence[float]) -> int:
+    """How many workers find room, the largest first, each on the machine that has most CPUs left."""
+    left, placed = list(machines), 0
+    for need in sorted(needs, reverse=True):
+        roomiest = max(range(len(left)), key=left.__getitem__, default=None)
+        if roomiest is not None and left[roomiest] >= need - 1e-9:
+            left[roomiest] -= need
+            placed += 1
+    return placed
+
+
 def _whole(cpus: float) -> float:
     """Ray takes fractions below 1 and whole numbers above."""
     return cpus if cpus <= 1 else float(math.ceil(cpus - 1e-9))
@@ -181,12 +192,11 @@ class RayRunner(Runner):
         # Ray that is started here for this run alone counts with as many CPUs as it needs.
         ray = self._stack.enter_context(cluster.joined(s.ray_address or cluster.HERE, sum(cpus)))
         try:
-            machines = cluster.machines(ray)
-            room = sum(machine.room_for(cpus[0], 0) for machine in machines)
+            room = _placed(cpus, [machine.cpus for machine in cluster.machines(ray)])
             if room < len(cpus):
                 raise UserError(
-                    f"runner=ray wants {len(cpus)} workers of {cpus[0]:g} CPUs, and the machines of the Ray cluster "
-                    f"hold {room}: lower batch_size_run, ray_envs_per_worker or ray_cpus_per_env."
+                    f"runner=ray wants {len(cpus)} workers of up to {cpus[0]:g} CPUs, and the machines of the Ray "
+                    f"cluster hold {room}: lower batch_size_run, ray_envs_per_worker or ray_cpus_per_env."
                 )
             return RayVectorEnv(ray, env_class, env_settings, s.batch_size_run, s)
         except BaseException:

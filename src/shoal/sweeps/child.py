@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from shoal.sweeps.folder import LOCK_FILE, RunFolder, held
+from shoal.utils.recording import OF_THE_RECORD
 from shoal.utils.signals import end_with
 
 RESUME_FILE = "resume.yaml"
@@ -33,7 +34,9 @@ def main(argv: list[str]) -> int:
             arguments = [f"--config={config}", f"--env-config={env_config}", "with", str(folder.settings_file)]
         else:
             resume = folder.path / RESUME_FILE
-            resume.write_text(yaml.safe_dump({"resume": str(models), "local_results_path": str(folder.path)}))
+            settings = folder.settings()
+            storage = {key: settings[key] for key in OF_THE_RECORD if key in settings}
+            resume.write_text(yaml.safe_dump({"resume": str(models)} | storage))
             arguments = ["with", str(resume)]
         print(f"python src/main.py {shlex.join(arguments)}", flush=True)
         return run(["src/main.py", *arguments])

@@ -205,7 +205,7 @@ def _run(request: Request, folder: SweepFolder) -> tuple[int | None, list[Job], 
         print(f"all {len(first)} runs were finished before")
         return None, first, first
     if search and not search.wants_more:
-        print(f"all {len(search.study.trials)} trials were finished before")
+        print(f"all {search.trials} trials were finished before")
         return None, [], _tell(search, request.folder)
     with StopRequest() as stop, cluster.joined(o.address or cluster.HERE) as ray:
         pool = Pool(ray, o.cpus_per_run, o.gpus_per_run, o.jobs, o.retries)

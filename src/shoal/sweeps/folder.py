@@ -40,6 +40,10 @@ class RunFolder:
         """The whole of its settings, as YAML."""
         return self.path / SETTINGS_FILE
 
+    def settings(self) -> dict[str, Any]:
+        """What the file of settings says."""
+        return yaml.safe_load(self.settings_file.read_text())
+
     @property
     def output(self) -> Path:
         """What all its starts printed."""
@@ -47,8 +51,9 @@ class RunFolder:
 
     def records(self) -> list[Path]:
         """Its sacred records, the oldest first."""
-        found = (path for path in (self.path / "sacred").glob("*") if path.name.isdigit())
-        return sorted(found, key=lambda path: int(path.name))
+        # By time, not by number: numbers come from a MongoDB when it is there.
+        found = [path.parent for path in (self.path / "sacred").glob("*/run.json")]
+        return sorted(found, key=lambda path: (_read_json(path / "run.json").get("start_time") or "", path.name))
 
     def finished(self, run: PlannedRun) -> Path | None:
         """The record of a completed run with the very settings of ``run``."""
@@ -61,7 +66,8 @@ class RunFolder:
     def chain(self, record: Path) -> list[Path]:
         """The records that make up the run which ended in ``record``: those of the starts that it goes on from."""
         models = _models_of(record)
-        earlier = [one for one in self.records() if int(one.name) < int(record.name)]
+        records = self.records()
+        earlier = records[: records.index(record)]
         return [*(one for one in earlier if models and _models_of(one) == models), record]
 
     def to_go_on_with(self) -> Path | None:
@@ -150,14 +156,13 @@ class SweepFolder:
         """
         for attempt in range(1, 1000):
             folder = RunFolder(self.runs / (run.name if attempt == 1 else f"{run.name}-{attempt}"))
-            if not folder.settings_file.exists():
+            if not folder.settings_file.exists() or run.is_same(folder.settings()):
+                # Anew also for the same run: where and how often it is stored may be said differently now.
                 values = {**run.values, "local_results_path": str(folder.path)}
                 folder.path.mkdir(parents=True, exist_ok=True)
                 part = folder.settings_file.with_suffix(".part")
                 part.write_text(yaml.safe_dump(values, sort_keys=True))
                 part.replace(folder.settings_file)
-                return folder
-            if run.is_same(yaml.safe_load(folder.settings_file.read_text())):
                 return folder
         raise UserError(f"{self.runs / run.name} exists with other settings a thousand times: give another --name.")
 

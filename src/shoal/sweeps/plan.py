@@ -12,6 +12,7 @@ from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
 from shoal.utils.errors import UserError
+from shoal.utils.recording import OF_THE_RECORD
 
 FOR_ONE_RUN = {
     "seed": "--seeds says which seeds there are",
@@ -21,17 +22,8 @@ FOR_ONE_RUN = {
 }
 """Settings that cannot be the same for all runs, and why."""
 
-OF_THE_RECORD = (
-    "local_results_path",
-    "mongo_url",
-    "use_tensorboard",
-    "save_model",
-    "save_model_interval",
-    "keep_checkpoints",
-    "save_buffer",
-    "keep_buffers",
-)
-"""Settings that say where and how often a run is stored. They do not make it another run."""
+OF_THE_START = ("checkpoint_path", "load_step")
+"""Settings of a run's first start alone: one that is resumed goes on from its own checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,8 @@ class PlannedRun:
         is settings, never the commit.
         """
         ours, theirs = _flat(self.values), _flat(recorded)
-        for key in (*OF_THE_RECORD, "resume"):
+        resumed = OF_THE_START if theirs.get("resume") else ()
+        for key in (*OF_THE_RECORD, "resume", *resumed):
             ours.pop(key, None)
             theirs.pop(key, None)
         return theirs.keys() <= ours.keys() and all(

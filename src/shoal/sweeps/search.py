@@ -56,6 +56,8 @@ def read_settings(words: Sequence[str]) -> SearchSettings:
     direction = given.get("direction", "maximize")
     if direction not in ("maximize", "minimize") or min(numbers["trials"], numbers.get("last", 1)) < 1:
         raise UserError("--optuna: trials and last are at least 1, and direction is maximize or minimize.")
+    if not 0 <= numbers.get("seed", 0) < 2**31:
+        raise UserError(f"--optuna: seed={given['seed']} is out of range: it lies between 0 and {2**31 - 1}.")
     return SearchSettings(space=Path(given["space"]), metric=given.get("metric", ""), direction=direction, **numbers)  # type: ignore[arg-type]
 
 
@@ -144,13 +146,19 @@ class Search:
         # Another seed for each start: the same one would propose the first trials again.
         seed = settings.seed + len(self.study.trials)
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        self._failed_before = sum(t.state == self._states.FAIL for t in self.study.trials)
         self._open: dict[int, list[Job]] = {}
         self._left_open = [t for t in self.study.trials if t.state == self._states.RUNNING]
 
     @property
+    def trials(self) -> int:
+        """How many are wanted."""
+        return self._s.trials
+
+    @property
     def wants_more(self) -> bool:
-        """Whether there are trials that have not been started by this command."""
-        return bool(self._left_open) or len(self.study.trials) < self._s.trials
+        """Whether there are trials that have not been started by this command; others for those that failed before."""
+        return bool(self._left_open) or len(self.study.trials) - self._failed_before < self._s.trials
 
     def more(self) -> list[Job]:
         """The jobs of one more trial: of one that an earlier command had begun, or else of a new one."""

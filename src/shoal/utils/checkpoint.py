@@ -1,5 +1,7 @@
 """Checkpoint files: one file holds the run; written whole or not at all."""
 
+import contextlib
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +17,27 @@ BEST = f"best{SUFFIX}"
 """The checkpoint of the best test so far, beside those named after their step."""
 MODEL_DIR_FILE = "model_dir.txt"
 """In a run's record: where its checkpoints are."""
+
+
+def claim(folder: Path) -> Path:
+    """Make ``folder`` for one run alone: where another run has it (they began in the same second), with a number."""
+    for attempt in itertools.count(1):
+        mine = folder if attempt == 1 else folder.with_name(f"{folder.name}-{attempt}")
+        try:
+            mine.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:  # said when there is something to save
+            return folder
+        return mine
+    raise AssertionError
+
+
+def give_back(folder: Path) -> None:
+    """Remove a folder that was claimed for nothing."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def save(content: dict[str, Any], folder: Path, t_env: int) -> Path:

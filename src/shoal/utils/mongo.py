@@ -11,6 +11,7 @@ import hashlib
 import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +203,19 @@ class MongoRun:
         if self._metric_ids:
             metrics = [{"name": name, "id": found} for name, found in self._metric_ids.items()]
             document["info"] = {**entry.document.get("info", {}), "metrics": metrics}
-        attempt(self._database.runs.update_one, {"_id": self.id}, {"$set": document})
+        attempt(self._bring_document, document)
         if failed:
             raise failed[0]
+
+    def _bring_document(self, document: Mapping[str, Any]) -> None:
+        fields = {"status": 1, "heartbeat": 1, "artifacts": 1, "info.metrics": 1}
+        there = self._database.runs.find_one({"_id": self.id}, fields) or {}
+        if self._database.overwrite is None and _is_newer(there, document):
+            # A record of files that a full disk cut short: it adds what it has, and takes nothing away.
+            metrics = there.get("info", {}).get("metrics", []), document["info"].get("metrics", [])
+            artifacts = there.get("artifacts", []), document["artifacts"]
+            document = {"info.metrics": _by_name(*metrics), "artifacts": _by_name(*artifacts)}
+        self._database.runs.update_one({"_id": self.id}, {"$set": document})
 
     def _find_or_insert(self, document: Mapping[str, Any]) -> None:
         from bson import ObjectId
@@ -255,9 +266,15 @@ class MongoRun:
                 self._points[name] = length
                 return
         whole = {key: series[key][:length] for key in keys}
+        stored = None if known else self._database.metrics.find_one(where, {"steps": 1})
+        if stored is not None and len(stored["steps"]) >= length:  # ours is a record that a full disk cut short
+            self._points[name], self._metric_ids[name] = len(stored["steps"]), str(stored["_id"])
+            return
         found = self._database.metrics.find_one_and_update(
             where, {"$set": whole}, {"_id": 1}, upsert=True, return_document=True
         )
+        if found is None:  # two at once: the other one's
+            found = self._database.metrics.find_one(where, {"_id": 1})
         self._points[name], self._metric_ids[name] = length, str(found["_id"])
 
     def _bring_artifact(self, name: str, path: Path) -> Any:
@@ -296,6 +313,20 @@ class MongoRun:
                 identity = found._id if found else files.put(file, filename=name, metadata={"md5": digest})
             self._files[name, path] = digest, identity
         return self._files[name, path]
+
+
+def _is_newer(there: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    """Whether the database has heard later of the run than who wrote ``document``, or of its end."""
+    if document["status"] == "RUNNING" and there.get("status") in ("COMPLETED", "FAILED", "INTERRUPTED"):
+        return True
+    ours, theirs = document.get("heartbeat"), there.get("heartbeat")
+    # MongoDB keeps milliseconds.
+    return bool(ours and theirs and ours + timedelta(milliseconds=1) < theirs)
+
+
+def _by_name(*lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each name, the latest."""
+    return list({entry["name"]: entry for entries in lists for entry in entries}.values())
 
 
 def _content_type(name: str) -> str:

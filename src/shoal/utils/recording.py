@@ -44,6 +44,18 @@ _CUT = re.compile(r"\n\[\.\.\. (\d+) characters of output left out here \.\.\.\]
 
 _UID = "uid"
 
+OF_THE_RECORD = (
+    "local_results_path",
+    "mongo_url",
+    "use_tensorboard",
+    "save_model",
+    "save_model_interval",
+    "keep_checkpoints",
+    "save_buffer",
+    "keep_buffers",
+)
+"""Settings that say where and how often a run is stored. They do not make it another run."""
+
 
 MetricsByName = Mapping[str, Mapping[str, list[Any]]]
 """What sacred hands an observer at a heartbeat: per metric, new `values`, `steps` and `timestamps`."""

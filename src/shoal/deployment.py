@@ -1,0 +1,103 @@
+"""`python src/main.py export CHECKPOINT`: a trained team without its training, and `load` for programs that play it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from shoal.components.spec import TeamSpec
+from shoal.config.settings import RunSettings
+from shoal.controllers.basic import BasicMAC
+from shoal.experiment import ExperimentSettings
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils.errors import UserError
+
+HELP = """Writes what is deployed of a checkpoint into a file of its own: the agents' network and what they need to act.
+Mixers, critics, target networks, optimisers and replay memory stay behind.
+
+  python src/main.py export CHECKPOINT [--out FILE] [--load_step STEP]
+
+  CHECKPOINT          a folder of results/models, a .pt file in it, or a recorded run (results/sacred/7)
+  --out FILE          where to (default: team.pt)
+  --load_step STEP    the checkpoint nearest to this environment step (default: the newest)
+
+In a program:
+
+  from shoal import deployment
+  team = deployment.load("team.pt")
+"""
+
+FORMAT = 1
+
+
+def main(args: list[str]) -> int:
+    """Run the command. Exit status 0.
+
+    Raises:
+        UserError: the command line cannot be understood, there is no such checkpoint, or the file cannot be written.
+    """
+    if {"-h", "--help"} & set(args):
+        print(HELP)
+        return 0
+    source, out, step = _parse(args)
+    file = checkpoints.find(checkpoints.recorded_models(source), step)
+    content = checkpoints.load(file)
+    team = export(content, file)
+    try:
+        checkpoints.write(team, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): choose another place with --out.") from error
+    numbers = sum(tensor.numel() for tensor in team["networks"].values())
+    print(f"{out}: the team of {file}, {numbers:,} numbers")
+    return 0
+
+
+def _parse(args: list[str]) -> tuple[Path, Path, int]:
+    options, places, rest = {"--out": "team.pt", "--load_step": "0"}, [], list(args)
+    while rest:
+        word, equals, value = rest.pop(0).partition("=")
+        if word in options:
+            if not equals and not rest:
+                raise UserError(f"{word} wants a value: see python src/main.py export --help.")
+            options[word] = value if equals else rest.pop(0)
+        elif word.startswith("-"):
+            raise UserError(f"export has no option {word}: see python src/main.py export --help.")
+        else:
+            places.append(word + equals + value)
+    if len(places) != 1:
+        raise UserError("export wants one checkpoint: python src/main.py export results/sacred/7 (see export --help).")
+    if not options["--load_step"].isdigit():
+        raise UserError(f"--load_step {options['--load_step']} is no environment step: give a whole number.")
+    return Path(places[0]), Path(options["--out"]), int(options["--load_step"])
+
+
+def export(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """What is deployed of the checkpoint ``content``, read from ``file``: ``config``, ``spec`` and ``networks``.
+
+    Raises:
+        UserError: it is of a version that did not keep the team's sizes.
+    """
+    if "spec" not in content:
+        raise UserError(f"{file} was written before checkpoints held the team's sizes: resume its run to write anew.")
+    settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
+    learner = settings.make("learner", spec=spec, make=settings.make)
+    learner.load_networks(content["learner"])
+    networks = learner.controller.for_execution().state_dict()
+    return {"team": FORMAT, "config": content["config"], "spec": dataclasses.asdict(spec), "networks": networks}
+
+
+def load(path: Path | str) -> BasicMAC:
+    """A team that ``export`` has written, ready to act: ``select_actions`` with ``test_mode=True``. On the CPU.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no team at {path}: python src/main.py export CHECKPOINT --out {path} writes one.")
+    content = checkpoints.load(path)
+    if content.get("team") != FORMAT:
+        raise UserError(f"{path} holds no exported team: python src/main.py export CHECKPOINT writes one.")
+    settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
+    team: BasicMAC = settings.make("learner", spec=spec, make=settings.make).controller.for_execution()
+    team.load_state_dict(content["networks"])
+    return team.requires_grad_(False)

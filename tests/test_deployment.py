@@ -1,0 +1,82 @@
+"""What is deployed of a checkpoint: the agents alone, and they act as the trained team does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from runners.launch import in_process
+from shoal import deployment
+from shoal.cli import main
+from shoal.components.spec import TeamSpec
+from shoal.config.settings import RunSettings
+from shoal.experiment import ExperimentSettings
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils.errors import UserError
+
+GAME = ["--env-config=matrix_game", "with", "runner=episode", "seed=3", "t_max=24", "batch_size=4", "buffer_size=40"]
+QUICK = [*GAME, "test_nepisode=2", "test_interval=12", "save_model_interval=12"]
+TEAMS = {
+    "vdn": (["--config=vdn"], {"mixer", "target"}),
+    "cadp": (["--config=qmix_cadp"], {"mixer", "target", "query_key"}),
+    "s2q": (["--config=s2q"], {"mixer", "target", "decoder", "central"}),
+    "s2q_comm": (["--config=s2q_comm"], {"mixer", "target", "decoder", "central"}),
+    "s2q_cadp": (["--config=s2q_cadp"], {"mixer", "target", "decoder", "central", "query_key"}),
+}
+
+
+@pytest.mark.parametrize("name", TEAMS)
+def test_an_exported_team_acts_as_the_trained_one_and_holds_nothing_else(name: str, tmp_path: Path) -> None:
+    options, left_out = TEAMS[name]
+    assert in_process(tmp_path, *options, *QUICK) == 0
+    out = tmp_path / "team.pt"
+    assert main(["src/main.py", "export", str(tmp_path / "results" / "sacred" / "1"), f"--out={out}"]) == 0
+    held = torch.load(out, weights_only=True)
+    assert not [key for key in held["networks"] for part in left_out if part in key]
+    assert held.keys() == {"format", "team", "config", "spec", "networks"}
+
+    (models,) = (tmp_path / "results" / "models").iterdir()
+    content = checkpoints.load(checkpoints.find(models))
+    settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
+    learner = settings.make("learner", spec=spec, make=settings.make)
+    learner.load_networks(content["learner"])
+    trained, team = learner.controller.for_execution(), deployment.load(out)
+    ours, theirs = team.initial_state(32), trained.initial_state(32)
+    torch.manual_seed(0)
+    for _ in range(3):
+        obs = torch.randn(32, spec.n_agents, spec.obs_dim)
+        avail = torch.ones(32, spec.n_agents, spec.n_actions, dtype=torch.bool)
+        step = TensorDict({"obs": obs, "avail_actions": avail}, batch_size=[32])
+        acted, ours = team.select_actions(step, ours, 0, test_mode=True)
+        expected, theirs = trained.select_actions(step, theirs, 0, test_mode=True)
+        assert torch.equal(acted["actions"], expected["actions"])
+        torch.testing.assert_close(ours["hidden"], theirs["hidden"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "wants one checkpoint"),
+        (["a", "b"], "wants one checkpoint"),
+        (["nowhere"], "no checkpoint at nowhere"),
+        (["a", "--to", "b"], "no option --to"),
+        (["a", "--out"], "--out wants a value"),
+        (["a", "--load_step=soon"], "--load_step soon"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_a_sentence(
+    args: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["src/main.py", "export", *args]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_files_that_hold_no_team_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no team at"):
+        deployment.load(tmp_path / "team.pt")
+    checkpoints.write({"learner": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="holds no exported team"):
+        deployment.load(tmp_path / "other.pt")
+    with pytest.raises(UserError, match="resume its run"):
+        deployment.export({"learner": {}}, tmp_path / "other.pt")
