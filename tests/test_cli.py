@@ -80,6 +80,7 @@ REFUSED = {
         ["--config=s2q", "--env-config=smax", "with", "env_args.map_name=3n"],
         ["'3n'", "did you mean '3m'", "6h_vs_8z"],
     ),
+    "a mixer that is left out": ([*GAME, "mixer=dmaq_qatten"], ["'dmaq_qatten'", "mixer=dmaq is QPLEX"]),
     "unknown mixer": ([*GAME, "mixer=qmx"], ["mixer 'qmx'", "'qmix'"]),
     "K below 0": ([*GAME, "K=-1"], ["K=-1", "0 or more"]),
     "T of 0": ([*GAME, "T=0"], ["T=0", "positive"]),
@@ -626,6 +627,17 @@ def test_evaluating_a_checkpoint_repeats_its_test(cli, trained, models, load_ste
         assert series["values"] == [theirs[name]["values"][theirs[name]["steps"].index(step)]]
     assert {path: path.stat().st_mtime_ns for path in models.iterdir()} == before
     assert not Path("results/models").exists()
+
+
+def test_evaluating_a_run_with_two_models_plays_both(cli, tmp_path):
+    game = ["--config=qmix_cadp", "--env-config=matrix_game", "with", "seed=1", "t_max=8", "batch_size=4"]
+    sizes = ["buffer_size=40", "test_nepisode=2", "test_interval=8", "save_model_interval=8"]
+    assert cli(*game, *sizes).status == 0
+    assert cli(*game, *sizes, "evaluate=True", "checkpoint_path=results/sacred/1").status == 0
+    trained, played = (read_json(Path(f"results/sacred/{i}/metrics.json")) for i in (1, 2))
+    assert {"test_return_mean", "test_teacher_return_mean"} <= played.keys()
+    for name, series in played.items():
+        assert series["values"] == trained[name]["values"][-1:], name
 
 
 def test_training_can_start_from_the_networks_of_a_checkpoint(cli, models):

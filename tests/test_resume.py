@@ -75,6 +75,7 @@ def whole(tmp_path_factory):
         ("s2q", VECTORISED, 48),
         ("qmix", EPISODE, 48),
         ("s2q_cadp", EPISODE, 48),
+        ("qmix_cadp", PARALLEL, 48),
     ],
 )
 def test_going_on_from_a_checkpoint_is_going_on(tmp_path, whole, alg, runner, step):

@@ -88,6 +88,12 @@ ALIASES: dict[str, dict[str, str]] = {
 }
 """Names that PyMARL, PyMARL2 and the papers' YAML files use for the same thing."""
 
+LEFT_OUT = {
+    ("mixer", "dmaq_qatten"): "it cuts the state into one slice a unit, as SMAC's alone can be; mixer=dmaq is QPLEX "
+    "with a network that reads any state"
+}
+"""Components of others that are not here, and what to take instead."""
+
 
 def nearest(name: str, known: list[str]) -> str:
     """The known names most like ``name``, quoted and joined, or all of them where none is like it."""
@@ -104,6 +110,8 @@ def find(kind: str, name: str) -> type[Any]:
     """
     known = COMPONENTS[kind]
     path = name if ":" in name else known.get(ALIASES.get(kind, {}).get(name, name))
+    if path is None and (kind, name) in LEFT_OUT:
+        raise UserError(f"Shoal has no {kind} '{name}': {LEFT_OUT[kind, name]}.")
     if path is None:
         raise UserError(
             f"Unknown {kind} '{name}': did you mean {nearest(name, list(known))}? "

@@ -231,6 +231,24 @@ def test_other_agents_record_nothing_more(make_learner: MakeLearner, make_batch:
     assert make_learner(learner="q_learner").controller.diagnostics(make_batch(), 0) == {}
 
 
+def test_the_target_takes_what_the_online_network_would_choose(
+    make_learner: MakeLearner, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 9.5: a* = (1, 0), its target values 0.5 and 1, VDN's target 1 + 0.99 * 1.5."""
+    pair = TeamSpec(n_agents=2, n_actions=3, obs_dim=2, state_dim=2, episode_limit=1, discrete=True)
+    learner = make_learner(spec=pair, learner="q_learner", mixer="vdn", td_lambda=0, gamma=0.99)
+    batch = make_batch(pair, lengths=(1,))[:1]
+    batch["reward"].fill_(1.0)
+    batch["terminated"].zero_()
+    batch["avail_actions"][:] = torch.tensor([[True, True, True], [True, True, False]])
+    batch["actions"].zero_()
+    online = torch.tensor([[1.0, 3, 2], [0, -1, 5]]).expand(1, 2, 2, 3)
+    target = torch.tensor([[2.0, 0.5, 4], [1, 7, -2]]).expand(1, 2, 2, 3)
+    monkeypatch.setattr(learner.controller, "unroll_for_loss", lambda *_: (online, None, {}))
+    monkeypatch.setattr(learner.target_controller, "unroll_packed", lambda *_: (target, None))
+    close(learner.loss(batch)[1]["target_mean"], torch.tensor(2.485), rtol=0, atol=1e-6)
+
+
 # The dead.
 
 

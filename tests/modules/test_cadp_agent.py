@@ -396,11 +396,15 @@ def test_pruning_counts_transitions_alone_and_is_weighted() -> None:
 
 def test_time_mask_of_the_specification() -> None:
     """Section 9.2: per-step losses [0.203620, 0.366204, 7.0] of which the last does not count; TD loss 0.625."""
-    two_heads = torch.stack([GIVEN, UNIFORM]).log()
-    per_step = torch.stack([pruning_loss(two_heads[:1]), pruning_loss(two_heads[1:]), torch.tensor(7.0).double()])
-    counted = per_step[torch.tensor([0, 1])].mean()
+    N = GIVEN.shape[-1]
+    padding = torch.full((N, N), 7.0 * N / (N - 1)).double().fill_diagonal_(0.0)  # any logits with a loss of 7 or so
     td = torch.tensor([0.5, -1.0]).square().mean().item()
-    close([td + w * counted.item() for w in (0.5, 1.0, 0.0)], [0.767456, 0.909912, 0.625], rtol=0, atol=1e-6)
+    for alpha, t_env, expected in ((0.5, 11, 0.767456), (1.0, 11, 0.909912), (0.5, 10, 0.625), (1.0, 10, 0.625)):
+        agent = make_agent(cadp_alpha=alpha, breakpoint=10)
+        agent.logits = lambda inputs, alive: torch.stack([GIVEN.log(), UNIFORM.log(), padding]).view(1, 3, 1, N, N)
+        inputs = packed(3, N, D)
+        losses = agent.forward_with_losses(inputs, agent.initial_hidden(1, N), [1] * 3, None, torch.arange(2), t_env)[2]
+        close(td + float(losses.get("loss_pruning", 0.0)), expected, rtol=0, atol=1e-6)
 
 
 def test_the_dead_neither_advise_nor_count_where_masked() -> None:

@@ -220,3 +220,23 @@ def test_hypernetworks_without_layers_are_refused() -> None:
         QMixerSettings(hypernet_layers=0)
     with pytest.raises(ValueError, match="adv_hypernet_layers=0"):
         QPLEXMixerSettings(adv_hypernet_layers=0)
+
+
+def test_qplex_weighs_values_and_advantages_as_specified() -> None:
+    """cadp_mappo.md 9.5: V_tot 2.4, A_tot -0.12, Q_tot 2.28."""
+
+    class Says(nn.Module):
+        def __init__(self, *values: float) -> None:
+            super().__init__()
+            self.values = torch.tensor([[values]])
+
+        def forward(self, state: Tensor) -> Tensor:
+            return self.values
+
+    mixer = QPLEXMixer(QPLEXMixerSettings(), n_agents=2, state_dim=1, n_actions=2)
+    mixer.hyper_w, mixer.hyper_b = Says(0.8, 0.6), Says(0.3, 0.1)
+    state, actions = torch.zeros(1, 1), torch.zeros(1, 1, 2, dtype=torch.int64)
+    qs, maxima = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[1.5, 2.0]]])
+    for weights, total in (([1.0, 1.0], 2.4), ([1.3, 0.7], 2.28)):
+        mixer._attention = lambda s, a, weights=weights: torch.tensor([[weights]])
+        torch.testing.assert_close(mixer(qs, state, maxima, actions), torch.tensor([[total]]), rtol=0, atol=1e-6)

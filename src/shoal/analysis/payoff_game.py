@@ -2,7 +2,7 @@
 
     python -m shoal.analysis.payoff_game --seeds 10 --jobs 2 --out results/s2q_matrix
 
-Each finished run is stored under --out: the same command goes on where it was interrupted, and runs nothing twice.
+VDN and the variants of S2Q get a third of the seeds. Each finished run is stored under --out: the same command goes on where it was interrupted, and runs nothing twice.
 """
 
 import argparse
@@ -96,9 +96,7 @@ def draw(records: Mapping[str, Sequence[Record]], out: Path) -> None:
 def command_line(text: str | None, out: str, seeds: int) -> argparse.ArgumentParser:
     """Options that the commands on the payoff game share."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seeds", type=int, default=seeds, help="runs of each main method; VDN and the variants of S2Q get a third"
-    )
+    parser.add_argument("--seeds", type=int, default=seeds, help="runs of each method")
     parser.add_argument("--jobs", type=int, default=1, help="runs trained side by side, one torch thread each")
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of finished runs, pictures and table")
     return parser
