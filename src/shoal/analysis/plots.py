@@ -37,14 +37,14 @@ def curves(study: Study, out: Path, over: str = "steps", title: str = "") -> Pat
     common = [task for task in study.tasks if all((a, task) in study.cells for a in study.algorithms)]
     together = over == "steps" and len(common) > 1
     panels = [*study.tasks, *([""] if together else [])]
-    figure, grid = _panels(len(panels), title)
+    figure, grid = _panels(len(panels))
     for axes, task in zip(grid, panels, strict=True):
         if task:
             _task_curves(axes, study, task, over)
         else:
             _all_tasks_curve(axes, study, common)
         axes.grid(alpha=0.3)
-    _common_legend(figure, grid)
+    _common_legend(figure, grid, title)
     units = " ".join(dict.fromkeys(scale.text for scale in study.scales.values())) if together else ""
     clock = " Hours are each run's own clock; machines may have been shared." if over == "hours" else ""
     dotted = " Dotted: runs that do not count, up to where they ended." if study.left_out else ""
@@ -114,7 +114,7 @@ def aggregates(study: Study, comparison: Comparison, out: Path, title: str = "")
 
 def profiles(study: Study, comparison: Comparison, out: Path, title: str = "") -> Path:
     """Performance profiles: the share of runs that score above each threshold."""
-    figure, (axes,) = _panels(1, "", width=7)
+    figure, (axes,) = _panels(1, width=7)
     for algorithm, curve in comparison.profiles(THRESHOLDS).items():
         _line(axes, THRESHOLDS, curve, algorithm, _colour(study, algorithm), drawstyle="steps-post")
     axes.set_xlabel("normalised score")
@@ -192,15 +192,13 @@ def normalisation(study: Study, tasks: list[str]) -> str:
 # What they share.
 
 
-def _panels(n: int, title: str, width: float = 5.2) -> tuple[Any, list[Any]]:
+def _panels(n: int, width: float = 5.2) -> tuple[Any, list[Any]]:
     columns = min(n, 3) if n != 4 else 2
     rows = math.ceil(n / columns)
     size = (max(width * columns, 7), 3.7 * rows + 0.5)
     figure, grid = pyplot().subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axes in grid.flat[n:]:
         axes.set_axis_off()
-    if title:
-        figure.suptitle(title)
     return figure, list(grid.flat[:n])
 
 
@@ -230,9 +228,11 @@ def _colour(study: Study, algorithm: str) -> str:
     return COLOURS[every.index(algorithm) % len(COLOURS)]
 
 
-def _common_legend(figure: Any, grid: list[Any]) -> None:
+def _common_legend(figure: Any, grid: list[Any], title: str) -> None:
     lines = {label: line for axes in grid for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize="small")
+    # The title stands in the legend: matplotlib would lay one over the other.
+    place = {"loc": "outside upper center", "ncols": 4, "frameon": False, "fontsize": "small"}
+    figure.legend(lines.values(), lines.keys(), title=title or None, title_fontsize="large", **place)
 
 
 def _finish(figure: Any, study: Study, comparison: Comparison, title: str) -> None:
