@@ -2,7 +2,8 @@
 
     python -m shoal.analysis.payoff_game --seeds 10 --jobs 2 --out results/s2q_matrix
 
-VDN and the variants of S2Q get a third of the seeds. Each finished run is stored under --out: the same command goes on where it was interrupted, and runs nothing twice.
+VDN and the variants of S2Q get a third of the seeds. Each finished run is stored under --out: the same command goes on
+where it was interrupted, and runs nothing twice.
 """
 
 import argparse
