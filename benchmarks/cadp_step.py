@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--profile", action="store_true", help="say where the time of a step with advice goes")
     for name, size in (("B", 128), ("T", 60), ("N", 8), ("A", 14), ("obs", 78), ("state", 140)):
         parser.add_argument(f"--{name}", type=int, default=size)
     args = parser.parse_args()
@@ -50,6 +51,10 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in zip(seconds, times["QMIX"], strict=True))
         median, best = 1000 * statistics.median(seconds), 1000 * min(seconds)
         print(f"{name:<22} median {median:6.0f} ms   min {best:6.0f} ms   / QMIX: {ratio:.2f}")
+    if args.profile:
+        with torch.profiler.profile() as profile:
+            steps["QMIX+CADP, exchanging"]()
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
 
 
 if __name__ == "__main__":

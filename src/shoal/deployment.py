@@ -1,6 +1,5 @@
 """`python src/main.py export CHECKPOINT`: a trained team without its training, and `load` for programs that play it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.experiment import ExperimentSettings
+from shoal.learners.learner import Learner
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
@@ -78,11 +78,17 @@ def export(content: dict[str, Any], file: Path) -> dict[str, Any]:
     """
     if "spec" not in content:
         raise UserError(f"{file} was written before checkpoints held the team's sizes: resume its run to write anew.")
-    settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
-    learner = settings.make("learner", spec=spec, make=settings.make)
+    learner = _learner(content)
     learner.load_networks(content["learner"])
     networks = learner.controller.for_execution().state_dict()
-    return {"team": FORMAT, "config": content["config"], "spec": dataclasses.asdict(spec), "networks": networks}
+    return {"team": FORMAT, "config": content["config"], "spec": content["spec"], "networks": networks}
+
+
+def _learner(content: dict[str, Any]) -> Learner:
+    """A fresh learner of the settings and sizes in a checkpoint or an exported team."""
+    settings = RunSettings(content["config"], ExperimentSettings)
+    learner: Learner = settings.make("learner", spec=TeamSpec(**content["spec"]), make=settings.make)
+    return learner
 
 
 def load(path: Path | str) -> BasicMAC:
@@ -97,7 +103,6 @@ def load(path: Path | str) -> BasicMAC:
     content = checkpoints.load(path)
     if content.get("team") != FORMAT:
         raise UserError(f"{path} holds no exported team: python src/main.py export CHECKPOINT writes one.")
-    settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
-    team: BasicMAC = settings.make("learner", spec=spec, make=settings.make).controller.for_execution()
+    team = _learner(content).controller.for_execution()
     team.load_state_dict(content["networks"])
     return team.requires_grad_(False)

@@ -86,7 +86,7 @@ def _sync(folder: Path, target: str | None, databases: dict[str, Database | None
             f"{folder}: to which MongoDB? Give -m HOST:PORT:DB, or set the environment variable {MONGO_VARIABLE}."
         )
     database = _open(str(address), databases)
-    run = MongoRun(database, entry.document["meta"]["uid"])
+    run = MongoRun(database, entry.document["meta"]["uid"], adds_only=True)
     try:
         run.bring(entry)
     except Exception as error:  # pymongo's, bson's and the file system's: the next run may fare better

@@ -113,7 +113,7 @@ def make_run(
     started = _moment(entry.get("start_time"))
     metrics, clock = {}, {}
     for name, recorded in series.items():
-        values = [_number(value) for value in recorded["values"]]
+        values = [number(value) for value in recorded["values"]]
         metrics[name] = (np.asarray(recorded["steps"]), np.asarray(values))
         clock[name] = np.asarray([_seconds(started, _moment(moment)) for moment in recorded["timestamps"]])
     return RecordedRun(
@@ -128,8 +128,8 @@ def make_run(
     )
 
 
-def _number(value: Any) -> float:
-    """NaN where there is no number: sacred's own observers also keep tensors and other objects, as descriptions."""
+def number(value: Any) -> float:
+    """A recorded value; NaN where there is no number: sacred also keeps tensors and other objects, as descriptions."""
     return float(value) if isinstance(value, int | float) else math.nan
 
 
@@ -182,10 +182,10 @@ def joined(runs: list[RecordedRun]) -> list[RecordedRun]:
     was done again.
     """
     whole: dict[tuple[Path, str], list[RecordedRun]] = defaultdict(list)
-    for number, run in enumerate(runs):
+    for k, run in enumerate(runs):
         alone = not run.model_dir or run.config.get("evaluate")
         # The folder's name: a run may be resumed by another path than it was begun with.
-        whole[run.folder.resolve().parent, str(number) if alone else Path(run.model_dir).name].append(run)
+        whole[run.folder.resolve().parent, str(k) if alone else Path(run.model_dir).name].append(run)
     return [_join(records) for records in whole.values()]
 
 

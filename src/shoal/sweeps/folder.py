@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from shoal.analysis.records import number
 from shoal.sweeps.plan import PlannedRun
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
@@ -88,7 +89,7 @@ class RunFolder:
         if not records:
             return Seen(saved)
         series = {k: s for k, s in _read_json(records[-1] / "metrics.json").items() if s.get("steps")}
-        metrics = {k: (int(s["steps"][-1]), _number(s["values"][-1])) for k, s in series.items()}
+        metrics = {k: (int(s["steps"][-1]), number(s["values"][-1])) for k, s in series.items()}
         return Seen(max((saved, *(step for step, _ in metrics.values()))), metrics)
 
     def series(self, record: Path, metric: str) -> list[float]:
@@ -98,7 +99,7 @@ class RunFolder:
             recorded = _read_json(one / "metrics.json").get(metric, {"steps": [], "values": []})
             start = recorded["steps"][0] if recorded["steps"] else 0
             values = {step: value for step, value in values.items() if step < start or not recorded["steps"]}
-            values |= {step: _number(v) for step, v in zip(recorded["steps"], recorded["values"], strict=True)}
+            values |= {step: number(v) for step, v in zip(recorded["steps"], recorded["values"], strict=True)}
         return [values[step] for step in sorted(values)]
 
     def last_words(self) -> str:
@@ -110,10 +111,6 @@ class RunFolder:
         lines = [line.strip() for line in lines if line.strip()]
         errors = [line for line in lines if re.match(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)", line)]
         return (errors or lines or [""])[-1]
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def _models_of(record: Path) -> str:

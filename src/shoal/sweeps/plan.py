@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shoal.cli import raw_config
+from shoal.cli import OF_ONE_START, raw_config
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
@@ -21,9 +21,6 @@ FOR_ONE_RUN = {
     "save_replay": "a sweep trains",
 }
 """Settings that cannot be the same for all runs, and why."""
-
-OF_THE_START = ("checkpoint_path", "load_step")
-"""Settings of a run's first start alone: one that is resumed goes on from its own checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ class PlannedRun:
         is settings, never the commit.
         """
         ours, theirs = _flat(self.values), _flat(recorded)
-        resumed = OF_THE_START if theirs.get("resume") else ()
-        for key in (*OF_THE_RECORD, "resume", *resumed):
+        of_its_start = OF_ONE_START if theirs.get("resume") else ()
+        for key in (*OF_THE_RECORD, "resume", *of_its_start):
             ours.pop(key, None)
             theirs.pop(key, None)
         return theirs.keys() <= ours.keys() and all(

@@ -148,13 +148,14 @@ class MongoRun:
         database: Where.
         uid: What marks the run wherever it is recorded (`meta.uid`); its `_id` differs from one database to the next.
         number: The `_id` that it should have, if that is free; else one more than the last.
+        adds_only: What the database knows more of stays: what is brought may be older (`sync`).
 
     After the first `bring`, `id` is the run's `_id`.
     """
 
-    def __init__(self, database: Database, uid: str, number: Any = None) -> None:
+    def __init__(self, database: Database, uid: str, number: Any = None, adds_only: bool = False) -> None:
         self.id: Any = number if database.overwrite is None else database.overwrite
-        self._database, self._uid = database, uid
+        self._database, self._uid, self._adds_only = database, uid, adds_only
         self._points: dict[str, int] = {}  # metric -> points that the server has
         self._metric_ids: dict[str, str] = {}
         self._artifacts: dict[str, tuple[tuple[int, int], Any]] = {}  # name -> (state of the file, its GridFS id)
@@ -209,9 +210,8 @@ class MongoRun:
 
     def _bring_document(self, document: Mapping[str, Any]) -> None:
         fields = {"status": 1, "heartbeat": 1, "artifacts": 1, "info.metrics": 1}
-        there = self._database.runs.find_one({"_id": self.id}, fields) or {}
-        if self._database.overwrite is None and _is_newer(there, document):
-            # A record of files that a full disk cut short: it adds what it has, and takes nothing away.
+        there = (self._database.runs.find_one({"_id": self.id}, fields) if self._adds_only else None) or {}
+        if _is_newer(there, document):  # ours is a record of files that a full disk cut short
             metrics = there.get("info", {}).get("metrics", []), document["info"].get("metrics", [])
             artifacts = there.get("artifacts", []), document["artifacts"]
             document = {"info.metrics": _by_name(*metrics), "artifacts": _by_name(*artifacts)}
@@ -266,8 +266,8 @@ class MongoRun:
                 self._points[name] = length
                 return
         whole = {key: series[key][:length] for key in keys}
-        stored = None if known else self._database.metrics.find_one(where, {"steps": 1})
-        if stored is not None and len(stored["steps"]) >= length:  # ours is a record that a full disk cut short
+        stored = self._database.metrics.find_one(where, {"steps": 1}) if self._adds_only else None
+        if stored is not None and len(stored["steps"]) >= length:
             self._points[name], self._metric_ids[name] = len(stored["steps"]), str(stored["_id"])
             return
         found = self._database.metrics.find_one_and_update(

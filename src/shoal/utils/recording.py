@@ -6,7 +6,7 @@ What sacred 0.8.7 loses without a word, and what is done about it here (for Mong
   converts, keeps what it could not store and tries again;
 * `metrics.json` is rewritten in place: a kill in that moment loses all of it. Ours is replaced at once;
 * text printed since the last heartbeat is lost when a run fails: `flush_record`;
-* printed text is read by two threads and written by a third party to both, which loses pieces: `guard_output`;
+* printed text is read in two threads without a lock, which loses and misplaces pieces: `guard_output`;
 * captured output over 16 MB cannot be stored in MongoDB: `bounded_output`.
 """
 
@@ -154,7 +154,7 @@ def _played_out(line: str) -> list[str]:
 
 
 def guard_output(run: Run) -> None:
-    """Has sacred record all that a run prints, each piece once. To be called first in the run's main function.
+    """Has sacred read all that a run's main function prints, each piece once. To be called first in it.
 
     sacred reads the output in its heartbeat's thread and, at the end, in the run's own, without a lock: of two
     reads at once one is lost, a line printed during a read is written over another one, and what comes after the
