@@ -2,7 +2,8 @@
 
 Item 1's numbers are in ``test_lan_oracles.py``, ``modules/test_basis.py`` and ``components/test_codebook.py``; items 8
 and 15 are there too, for the slots alone; item 11 for whole runs is in ``test_lan_runs.py``, item 14 in
-``test_lan_toy.py``. Items 13 and 16 are about environments and statistics and are tested beside those.
+``test_lan_toy.py`` and ``test_lan_waterworld.py``. Items 13 and 16 are about environments (``envs/test_sisl.py``) and
+statistics and are tested beside those.
 """
 
 from collections.abc import Callable

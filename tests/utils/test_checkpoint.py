@@ -1,5 +1,7 @@
 """Checkpoint files: whole or not at all, found by step, refused with a way out."""
 
+import resource
+
 import pytest
 import torch
 
@@ -43,6 +45,25 @@ def test_a_failed_save_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch
         checkpoints.save({"step": 6}, tmp_path, 5)
     assert [path.name for path in tmp_path.iterdir()] == ["5.pt"]
     assert checkpoints.load(tmp_path / "5.pt")["step"] == 5
+
+
+def test_a_full_disk_is_named(tmp_path):
+    # torch says that its file has another length than it wrote; why, it does not say.
+    saved(tmp_path, 5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoints.save({"many": [torch.zeros(30_000) for _ in range(5)]}, tmp_path, 6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["5.pt"]
+
+
+def test_a_checkpoint_is_as_readable_as_other_files(tmp_path):
+    (tmp_path / "other").touch()
+    path = checkpoints.save({}, tmp_path, 5)
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def with_buffer(folder, *steps):

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +45,25 @@ def save(content: dict[str, Any], folder: Path, t_env: int) -> Path:
 
 
 def write(content: dict[str, Any], path: Path) -> Path:
-    """Write a checkpoint under a temporary name and rename it, so that a kill leaves no half file."""
+    """Write a checkpoint under a temporary name and rename it, so that a kill leaves no half file.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    # Not tempfile's: its files are for their owner alone, and a group shares its results.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             torch.save({"format": FORMAT, **content}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch finds its file shorter than it should be, and says only that
         raise
     return path
 
