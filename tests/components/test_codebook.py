@@ -94,6 +94,10 @@ def test_pruning_all_at_once_is_pruning_one_by_one(seed: int) -> None:
         assert set(pairwise[g].nonzero().flatten().tolist()) == worse
 
 
+FREEZE = [7, 40, 0]
+"""Shorter than a copy's life, longer than it, and not at all."""
+
+
 @pytest.mark.parametrize("kind", [Codebook, AnchoredCodebook])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("seed", range(6))
@@ -104,7 +108,7 @@ def test_whatever_happens_slots_stay_in_the_box_and_frozen_ones_where_they_are(
     torch.manual_seed(seed)
     codebook = book(
         kind, 2, 3, mq_k=20, mq_codebook="shared" if shared else "per_agent", mq_copies=0.2, mq_clash=0.3,
-        mq_starve_after=4, mq_freeze=7, mq_copy_life=12, mq_prune_rule=["greedy", "pairwise"][seed % 2],
+        mq_starve_after=4, mq_freeze=FREEZE[seed % 3], mq_copy_life=12, mq_prune_rule=["greedy", "pairwise"][seed % 2],
     )  # fmt: skip
     every = torch.arange(20)
     for update in range(1, 120):
@@ -127,14 +131,14 @@ def test_whatever_happens_slots_stay_in_the_box_and_frozen_ones_where_they_are(
             assert (codebook.moves[done.reset] == 0).all()
             assert not codebook.mean[done.reset].any()
             if kind is Codebook:
-                assert (codebook.frozen_for[done.reset] == 7).all()
+                assert (codebook.frozen_for[done.reset] == FREEZE[seed % 3]).all()
                 assert_apart(codebook)
             else:
                 parents = codebook.parent[codebook.parent != ANCHOR]
                 assert (parents >= 0).all()
                 assert all(len(set(p[p >= 0].tolist())) == int((p >= 0).sum()) for p in codebook.parent)
                 assert not any(int(i) in p[p >= 0].tolist() for p in codebook.parent for i in every[p >= 0])
-        assert codebook.actions().abs().max() <= 1
+        assert codebook.actions().abs().max() <= 1  # tanh rounds to 1
         assert codebook.position.isfinite().all()
 
 
@@ -247,6 +251,24 @@ def test_of_a_copy_that_did_not_leave_and_its_parent_the_more_useful_stays(picks
     done = codebook.manage()
     assert done.clashing[0].nonzero().flatten().tolist() == [goes]
     assert codebook.parent[0, 8 - goes] == ANCHOR  # who stays stands for itself
+
+
+def test_of_a_parent_that_starved_and_the_copy_that_takes_its_wins_one_stays() -> None:
+    codebook = settled(mq_copy_life=5)
+    codebook.manage()
+    codebook.age[0, 8] = 5
+    codebook.usage[0, [0, 8]] = torch.tensor([5, 3])
+    codebook.since_win[0, [0, 8]] = torch.tensor([21, 0])
+    done = codebook.manage()
+    assert done.reset[0, [0, 8]].tolist() == [True, False]
+    assert codebook.parent[0, 8] == ANCHOR
+
+
+def test_a_small_codebook_has_a_copy_too() -> None:
+    codebook: Any = book(AnchoredCodebook, mq_k=4, mq_copies=0.1)
+    codebook.usage.copy_(torch.tensor([3, 1, 1, 0]))
+    codebook.manage()
+    assert (codebook.parent != ANCHOR).sum() == 1
 
 
 @pytest.mark.parametrize("seed", range(10))

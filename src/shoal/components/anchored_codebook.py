@@ -18,7 +18,7 @@ class AnchoredCodebook(Codebook):
 
     At every round the most useful anchors without a living copy get one, in slots that died or that nobody used. A copy
     moves at once, may be close to its parent for ``mq_copy_life`` updates, and then must have left it: the less useful
-    of the two goes if it has not, and a copy that won lately becomes an anchor if it has.
+    of the two goes if it has not (the parent, if it starved), and a copy that won lately becomes an anchor if it has.
     """
 
     def __init__(self, settings: CodebookSettings, n_agents: int, action_dim: int) -> None:
@@ -65,7 +65,7 @@ class AnchoredCodebook(Codebook):
         adult = self._adult() & ~starved
         parent = self.parent.clamp(min=0)
         together = adult & (self._to_parent() < self.settings.mq_clash)
-        better = together & (self.utility > self.utility.gather(1, parent))
+        better = together & ((self.utility > self.utility.gather(1, parent)) | starved.gather(1, parent))
         loses_to_copy = torch.zeros_like(adult).scatter_reduce(1, parent, better, "amax")
         apart_and_wins = adult & ~together & (self.since_win <= self.settings.mq_starve_after)
         return (together & ~better) | loses_to_copy, better | apart_and_wins
@@ -88,10 +88,10 @@ class AnchoredCodebook(Codebook):
 
     def _copy_best(self, dead: Tensor) -> Tensor:
         """Overwrite dead slots, then unused ones, with copies of the most useful anchors. Returns where, ``[G, K]``."""
-        n = int(self.settings.mq_copies * self.settings.mq_k)
+        n = max(1, round(self.settings.mq_copies * self.settings.mq_k))
         made = torch.zeros_like(dead)
         for g in range(len(dead)):
-            alone = (self.parent[g] == ANCHOR) & ~dead[g] & (self.utility[g] > 0)
+            alone = (self.parent[g] == ANCHOR) & ~dead[g] & (self.utility[g] > 0) & (self.frozen_for[g] == 0)
             has_copy = self.parent[g][self.parent[g] != ANCHOR]
             alone[has_copy] = False
             anchors = self.utility[g].argsort(descending=True, stable=True)

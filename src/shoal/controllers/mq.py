@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from shoal.components.action_selectors import EpsilonUniform
 from shoal.components.anchored_codebook import AnchoredCodebook
 from shoal.components.codebook import Codebook, CodebookSettings, FrozenCodebook
 from shoal.components.schedules import LinearSchedule, TMax
@@ -62,6 +63,11 @@ class MQMAC(VectorMAC):
     def __init__(self, settings: MQMACSettings, spec: TeamSpec, make: Make, execution: bool = False) -> None:
         copies = 2 if settings.mq_double_critic and not execution else 1
         super().__init__(settings, spec, make, settings.mq_head_dim, copies)
+        if not isinstance(self.selector, EpsilonUniform):
+            raise UserError(
+                f"action_selector={settings.action_selector} does not fit mac=mq_mac, which counts the slots that are "
+                "executed as they are: use epsilon_uniform."
+            )
         N, d = spec.n_agents, spec.n_actions
         self.settings = settings
         self.head = ActionHead(copies, self.agent.hidden_dim, settings.mq_head_dim, d)

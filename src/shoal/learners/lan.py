@@ -118,6 +118,7 @@ class LANLearner(Learner):
         if how == "none" or avail is None:
             return outputs
         if how == "max":
-            return outputs - outputs.masked_fill(~avail, UNAVAILABLE).amax(-1, keepdim=True)
+            best = outputs.masked_fill(~avail, UNAVAILABLE).amax(-1, keepdim=True)
+            return outputs - best.where(avail.any(-1, keepdim=True), torch.zeros_like(best))
         mean = (outputs * avail).sum(-1, keepdim=True) / avail.sum(-1, keepdim=True).clamp(min=1)
         return outputs - mean
