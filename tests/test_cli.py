@@ -71,6 +71,10 @@ REFUSED = {
         [*GAME, "double_q=True"],
         ["'double_q'", "learner=q_learner", "Remove it"],
     ),
+    "an algorithm for other environments": (
+        ["--config=bang_bang_lan", "--env-config=matrix_game"],
+        ["'env_args.action_mode' (algs/bang_bang_lan.yaml)", "env=matrix_game has none", "not for it"],
+    ),
     "wrong type": ([*GAME, "t_max=soon"], ["t_max='soon'", "whole number"]),
     "wrong type in the environment": ([*GAME, "env_args.payoff=3"], ["env_args.payoff=3", "list"]),
     "a ragged payoff": ([*GAME, "env_args.payoff=[[1,2],[3]]"], ["env_args.payoff", "equally long"]),

@@ -51,6 +51,8 @@ REFUSED = [
     (None, int),
     (True, float),
     ("fast", float),
+    ("nan", float),
+    (float("nan"), float),
     (None, float),
     ([1.0], float),
     (1, bool),

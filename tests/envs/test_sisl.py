@@ -171,6 +171,8 @@ def test_own_state_of_multiwalker():
         ("waterworld", {"state_from_obs": False}, "no state of its own"),
         ("waterworld", {"env_kwargs": {"colour": 1}}, "colour is no argument of waterworld: it has encounter_reward"),
         ("multiwalker", {"env_kwargs": {"max_cycles": 9}}, "it is env_args.max_cycles"),
+        ("waterworld", {"env_kwargs": {"n_evaders": -1}}, "n_evaders=-1 must be a whole number of at least 1"),
+        ("multiwalker", {"env_kwargs": {"n_walkers": 0}}, "n_walkers=0 must be"),
         ("pursuit", {"action_mode": "continuous"}, "set env_args.action_mode=discrete"),
         ("pursuit", {"action_mode": "bang_bang"}, "does not fit"),
     ],

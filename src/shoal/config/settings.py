@@ -7,6 +7,7 @@ Starting from the experiment's own settings, each setting whose name is a kind o
 
 import contextlib
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -104,14 +105,15 @@ def convert(value: Any, annotation: Any) -> Any:
             return int(value)
         raise TypeError
     if annotation is float:
-        if isinstance(value, int | float):
-            return float(value)
-        if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                raise TypeError from None
-        raise TypeError
+        if not isinstance(value, int | float | str):
+            raise TypeError
+        try:
+            number = float(value)
+        except ValueError:
+            raise TypeError from None
+        if math.isnan(number):  # no comparison refuses it
+            raise TypeError
+        return number
     if annotation is str and isinstance(value, str):
         return value
     raise TypeError
@@ -192,6 +194,8 @@ class RunSettings:
             readers = sorted(_readers_elsewhere(key)) if not section else []
             source = self.sources.get(section + key)
             what = f"Unknown setting '{section}{key}'" + (f" ({source})" if source else "")
+            if section and source and source.startswith("algs/"):
+                raise UserError(f"{what}: env={self.values['env']} has none, so this algorithm is not for it.")
             if readers:
                 raise UserError(f"{what}: nothing in this run reads it, only {', '.join(readers)} would. Remove it.")
             raise UserError(

@@ -97,6 +97,10 @@ def _check_arguments(settings: SislSettings, key: str) -> None:
             f"env_args.env_kwargs.{unknown[0]} is no argument of {settings.env_name}{hint}: "
             f"it has {', '.join(sorted(accepted))}."
         )
+    for name, count in settings.env_kwargs.items():
+        least = 0 if name in ("n_obstacles", "n_sensors") else 1
+        if name.startswith("n_") and (not isinstance(count, int) or count < least):
+            raise UserError(f"env_args.env_kwargs.{name}={count} must be a whole number of at least {least}.")
 
 
 class SislEnv(PettingZooEnv):

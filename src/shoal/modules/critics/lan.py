@@ -17,7 +17,7 @@ class LANValueSettings:
     )
 
     def __post_init__(self) -> None:
-        if min(self.value_embed_dim, *self.value_hidden_dims) < 1:
+        if min([self.value_embed_dim, *self.value_hidden_dims]) < 1:
             raise ValueError("value_embed_dim and value_hidden_dims are out of range: a width must be at least 1.")
 
 
