@@ -67,6 +67,14 @@ def test_shares_of_slots() -> None:
     assert slots.names == ["all agents"]
 
 
+def test_a_place_that_cannot_be_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for module in (codebook, action_map):
+        assert module.main([str(run), "--out", "/proc/none/picture.png"]) == 1
+        assert capsys.readouterr().err.startswith("error: /proc/none")
+    with pytest.raises(SystemExit):
+        action_map.main([str(run), "--episodes", "0"])
+
+
 def test_what_has_no_codebook_or_no_vectors_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["runner=episode", "seed=1", "t_max=2", "test_nepisode=1", "batch_size=2", "buffer_size=2"]
     assert in_process(tmp_path, "--config=vdn", "--env-config=matrix_game", "with", *settings) == 0

@@ -82,6 +82,17 @@ def test_tables(results, tmp_path, capsys):
     assert better["probability"][0] == pytest.approx((1 + 2 / 9) / 2)
 
 
+def test_without_a_method_above_random_there_is_no_anchored_scale(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(PAID, ("multiwalker", UNIFORM), -10)
+    files = [str(baselines(tmp_path, task)) for task in ("waterworld", "multiwalker")]
+    assert sisl.main([str(results), "--baselines", *files]) == 0
+    printed = capsys.readouterr()
+    assert "minmax" in printed.out
+    assert "anchored" not in printed.out
+    assert "nothing to anchor a scale at" in printed.err
+    assert "run 1 has env_args.env_kwargs={'of': 'waterworld'}, which the baselines have not" in printed.err
+
+
 def test_the_tail_is_at_least_five_tests(tmp_path):
     tests = [0.0] * 15 + [1, 2, 3, 4, 5.0]
     run = read_run(record(tmp_path / "1", {RETURN: ([100 * k for k in range(20)], tests)}, test_interval=100))

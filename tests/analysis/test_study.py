@@ -112,6 +112,13 @@ def test_runs_that_differ_in_a_setting_of_the_method_are_two_algorithms(run):
     assert differing == ["lr"]
 
 
+def test_the_length_of_a_run_is_the_methods_where_schedules_are_fractions_of_it(run):
+    runs = [run([0, 1], lr_anneal_frac=1.0, t_max=t_max) for t_max in (100, 500, 500)]
+    runs += [run([0, 1], name="vdn", lr_anneal_frac=None, t_max=t_max) for t_max in (100, 500)]
+    names = list(name_algorithms(runs)[0].values())
+    assert names == ["qmix (t_max=100)", "qmix (t_max=500)", "qmix (t_max=500)", "vdn", "vdn"]
+
+
 def test_settings_of_a_map_and_settings_of_another_version_are_no_difference(run):
     runs = [run([0, 1], lr=0.1), run([0, 1], lr=0.1, new_setting=True), run([0, 0], lr=0.2, map_name="8m")]
     assert set(name_algorithms(runs)[0].values()) == {"qmix"}

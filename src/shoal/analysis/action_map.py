@@ -12,14 +12,14 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.colors import LogNorm
 
+from shoal.analysis import tables
 from shoal.analysis.codebook import frame, pairs_of, panels
-from shoal.analysis.figures import save_figure
+from shoal.analysis.figures import save_arrays, save_figure
 from shoal.components.batch import transition_mask
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
@@ -96,8 +96,7 @@ def draw(actions: list[np.ndarray], out: Path) -> Path:
             frame(axes, x, y)
         row[0].set_title(f"agent {i}: {len(found):,} actions", fontsize="medium")
     figure.colorbar(image, ax=rows, label="share of the actions", shrink=0.8)
-    arrays: dict[str, Any] = {f"agent_{i}": found for i, found in enumerate(actions)}
-    np.savez(out.with_suffix(".npz"), **arrays)
+    save_arrays(out, **{f"agent_{i}": found for i, found in enumerate(actions)})
     return save_figure(figure, out)
 
 
@@ -108,7 +107,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=20, help="episodes to play (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("action_map.png"), help="picture (default: %(default)s)")
     args = parser.parse_args(argv)
+    if args.episodes < 1:
+        parser.error(f"--episodes {args.episodes}: there is nothing to draw without one.")
     try:
+        tables.make_folder(args.out.parent)
         actions = play(args.run, args.episodes)
         print(draw(actions, args.out))
     except UserError as error:

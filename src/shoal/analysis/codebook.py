@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from shoal.analysis.figures import pyplot, save_figure
+from shoal.analysis import tables
+from shoal.analysis.figures import pyplot, save_arrays, save_figure
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
@@ -92,7 +93,7 @@ def draw(slots: Slots, out: Path) -> Path:
                 )  # fmt: skip
             frame(axes, x, y)
         row[0].set_title(f"{slots.names[g]} at {slots.t_env:,}", fontsize="medium")
-    np.savez(out.with_suffix(".npz"), u=slots.u, usage=slots.usage, frozen=slots.frozen)
+    save_arrays(out, u=slots.u, usage=slots.usage, frozen=slots.frozen)
     return save_figure(figure, out)
 
 
@@ -121,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         slots = read_slots(args.run)
+        tables.make_folder(args.out.parent)
         print(draw(slots, args.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

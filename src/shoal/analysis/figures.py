@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 from shoal.analysis.records import Curve, mean_curve
 from shoal.utils.errors import UserError
@@ -23,6 +24,19 @@ def plot_mean(axes: Any, curves: list[Curve], label: str, **style: Any) -> None:
     (line,) = axes.plot(steps, mean, label=label, linewidth=1.8, **style)
     if len(curves) > 1:
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def save_arrays(picture: Path, **arrays: Any) -> None:
+    """Write what ``picture`` shows beside it, as .npz.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    out = picture.with_suffix(".npz")
+    try:
+        np.savez(out, **arrays)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): name another place with --out.") from error
 
 
 def save_figure(figure: Any, out: Path) -> Path:

@@ -38,12 +38,13 @@ NOT_THE_METHOD = {
     "env_args.env_name",
     "env_args.key",
 }
-"""Settings in which two runs of one method may differ: where it is run, recorded and tested, and for how long."""
+"""Settings in which two runs of one method may differ: where it is run, recorded and tested, and for how long (where no
+schedule is a fraction of that)."""
 
 
 def name_algorithms(runs: Sequence[RecordedRun]) -> tuple[dict[int, str], list[str]]:
     """Each run's algorithm, by its position: its name and, where runs of that name differ on one task, in what."""
-    settings = [{k: v for k, v in flat(run.config).items() if k not in NOT_THE_METHOD} for run in runs]
+    settings = [_method(flat(run.config)) for run in runs]
     by_name: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for k, run in enumerate(runs):
         by_name[str(run.config.get("name", "?"))][run.task].append(k)
@@ -55,6 +56,13 @@ def name_algorithms(runs: Sequence[RecordedRun]) -> tuple[dict[int, str], list[s
             chosen = [f"{key}={settings[k][key]}" for key in keys if key in settings[k]]
             names[k] = name + (f" ({', '.join(chosen)})" if chosen else "")
     return names, all_keys
+
+
+def _method(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the method; the length of a run is one where schedules are fractions of it."""
+    follows = any(key.endswith("_anneal_frac") and value is not None for key, value in config.items())
+    outside = NOT_THE_METHOD - {"t_max"} if follows else NOT_THE_METHOD
+    return {key: value for key, value in config.items() if key not in outside}
 
 
 def _differing(settings: list[dict[str, Any]]) -> set[str]:

@@ -28,6 +28,8 @@ from shoal.analysis.curves import RETURN
 from shoal.analysis.sisl_baselines import COLUMNS, FORAGE, IDLE, UNIFORM
 from shoal.analysis.sources import gather
 from shoal.analysis.study import Study, study
+from shoal.config import files
+from shoal.envs.sisl import SislSettings
 from shoal.utils.errors import UserError
 
 Baselines = Mapping[str, Mapping[str, np.ndarray]]
@@ -83,6 +85,19 @@ def horizons_of(made: Study) -> dict[str, int]:
     return found
 
 
+def other_games(made: Study) -> list[str]:
+    """A sentence for each run whose game is not the one that the policies of the baselines played."""
+    notes = []
+    for (_, task), seeds in made.cells.items():
+        played = SislSettings(**files.load("envs", "sisl", task)["env_args"])
+        for run in seeds.runs:
+            theirs = run.config["env_args"]
+            for key in ("env_kwargs", "reward_scalarisation", "reward_scale", "fix_double_thrust"):
+                if theirs.get(key, getattr(played, key)) != getattr(played, key):
+                    notes.append(f"run {run.id} has env_args.{key}={theirs[key]}, which the baselines have not.")
+    return notes
+
+
 def returns_of(made: Study, algorithm: str, task: str) -> np.ndarray:
     """The scores as they are, not on the task's scale: ``[R]``."""
     scale = made.scales[task]
@@ -113,7 +128,10 @@ def returns_table(made: Study, baselines: Baselines) -> pd.DataFrame:
 
 
 def scaled(made: Study, comparison: Comparison, baselines: Baselines) -> dict[str, dict[str, np.ndarray]]:
-    """Scores ``[R, M]`` of every method by both scales, and by both what doing nothing scores ``[1, M]``."""
+    """Scores ``[R, M]`` of every method by both scales, and by both what doing nothing scores ``[1, M]``.
+
+    Where no method beats acting at random and there is no forager, there is no `anchored` scale.
+    """
     low, high = (np.array([getattr(made.scales[task], end) for task in comparison.tasks]) for end in ("low", "high"))
     raw = {algorithm: low + scores * (high - low) for algorithm, scores in comparison.scores.items()}
     every = np.concatenate(list(raw.values()))
@@ -122,10 +140,10 @@ def scaled(made: Study, comparison: Comparison, baselines: Baselines) -> dict[st
     for m, task in enumerate(comparison.tasks):
         if FORAGE in baselines[task]:
             reference[m] = baselines[task][FORAGE].mean()
-        elif reference[m] <= random[m]:
-            raise UserError(f"No method beats acting at random on {task}: there is nothing to anchor a scale at.")
     raw |= {f"({IDLE})": np.array([[baselines[task][IDLE].mean() for task in comparison.tasks]])}
-    ends = {"minmax": (every.min(0), every.max(0)), "anchored": (random, reference)}
+    ends = {"minmax": (every.min(0), every.max(0))}
+    if (reference > random).all():
+        ends["anchored"] = random, reference
     return {
         scale: {name: (scores - zero) / np.where(one > zero, one - zero, 1.0) for name, scores in raw.items()}
         for scale, (zero, one) in ends.items()
@@ -161,11 +179,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"note: run {left.run.id} ({left.algorithm}) does not count: {left.reason}.", file=sys.stderr)
         baselines = read_baselines(args.baselines, horizons_of(made))
         comparison = compare(made)
-        for note in comparison.notes:
+        by_scale = scaled(made, comparison, baselines)
+        notes = [*comparison.notes, *other_games(made)]
+        if "anchored" not in by_scale:
+            notes.append("no method beats acting at random on a task: there is nothing to anchor a scale at.")
+        for note in notes:
             print(f"note: {note}", file=sys.stderr)
         shown = {
             "returns": returns_table(made, baselines),
-            "iqm": iqm_table(scaled(made, comparison, baselines)),
+            "iqm": iqm_table(by_scale),
             "improvements": tables.improvements_table(comparison),
         }
         for name, table in shown.items():

@@ -10,7 +10,6 @@ much more than any policy of full thrust can.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,9 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
+import pandas as pd
 
+from shoal.analysis import tables
 from shoal.config import files
 from shoal.envs.sisl import SislEnv, SislSettings
 from shoal.utils.errors import UserError
@@ -140,9 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.episodes < 2:
         parser.error(f"--episodes {args.episodes}: an error of the mean needs at least 2.")
     try:
+        if args.csv:
+            tables.make_folder(args.csv.parent)
         env = make_env(args.env, args.max_cycles, args.fix_double_thrust)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{args.env}, {args.max_cycles} steps at most, {args.episodes} episodes each")
     print(f"{'policy':32} {'return':>8} {'error':>6} {'spread':>7} {'length':>7}")
@@ -154,22 +157,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         spread, length = score.returns.std(ddof=1), score.lengths.mean()
         print(f"{name:32} {score.mean:8.1f} {score.error:6.1f} {spread:7.1f} {length:7.1f}", flush=True)
     if args.csv:
-        _write(args.csv, args.env, args.max_cycles, scores)
+        try:
+            print(f"written: {tables.write_csv(episodes_of(scores, args.env, args.max_cycles), args.csv)}")
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
 COLUMNS = ["env", "max_cycles", "policy", "seed", "return", "length"]
 
 
-def _write(path: Path, env: str, max_cycles: int, scores: Mapping[str, Score]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        for name, score in scores.items():
-            episodes = zip(score.returns.tolist(), score.lengths.tolist(), strict=True)
-            table.writerows([env, max_cycles, name, seed, *episode] for seed, episode in enumerate(episodes))
-    print(f"written: {path}")
+def episodes_of(scores: Mapping[str, Score], env: str, max_cycles: int) -> pd.DataFrame:
+    """A row an episode."""
+    rows = [
+        [env, max_cycles, policy, seed, *episode]
+        for policy, score in scores.items()
+        for seed, episode in enumerate(zip(score.returns.tolist(), score.lengths.tolist(), strict=True))
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 if __name__ == "__main__":
