@@ -26,6 +26,39 @@ TEAMS = {
 }
 
 
+VECTORS = {
+    "qf_lan": (["--config=qf_lan"], []),
+    "mq_lan": (["--config=mq_lan"], ["mq_k=6"]),
+    "mq_lan, one codebook": (["--config=mq_lan"], ["mq_k=6", "mq_codebook=shared"]),
+    "mq_lan_stable": (["--config=mq_lan_stable"], ["mq_k=6"]),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_an_exported_team_of_continuous_actions_is_an_enumeration(name: str, tmp_path: Path) -> None:
+    options, more = VECTORS[name]
+    game = [option.replace("matrix_game", "toy_modes") for option in QUICK]
+    assert in_process(tmp_path, *options, *game, *more) == 0
+    out = tmp_path / "team.pt"
+    assert main(["src/main.py", "export", str(tmp_path / "results" / "sacred" / "1"), f"--out={out}"]) == 0
+    held = torch.load(out, weights_only=True)["networks"]
+    assert not [key for key in held for part in ("value", "target", "mean", "usage", "frozen") if part in key]
+    (models,) = (tmp_path / "results" / "models").iterdir()
+    content = checkpoints.load(checkpoints.find(models))
+    settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
+    learner = settings.make("learner", spec=spec, make=settings.make)
+    learner.load_networks(content["learner"])
+    acted = []
+    for team in (learner.controller.for_execution(), deployment.load(out)):
+        torch.manual_seed(0)
+        step = TensorDict({"obs": torch.randn(16, spec.n_agents, spec.obs_dim)}, batch_size=[16])
+        acted.append(team.select_actions(step, team.initial_state(16), 0, test_mode=True)[0]["actions"])
+    assert torch.equal(*acted)
+    if "codebook.slots" in held:
+        assert held["codebook.slots"].shape == (spec.n_agents, 6, spec.n_actions)
+        assert all(bool((acted[0][:, i, None] == held["codebook.slots"][i]).all(-1).any(-1).all()) for i in (0, 1))
+
+
 @pytest.mark.parametrize("name", TEAMS)
 def test_an_exported_team_acts_as_the_trained_one_and_holds_nothing_else(name: str, tmp_path: Path) -> None:
     options, left_out = TEAMS[name]
