@@ -1,6 +1,7 @@
 """What is deployed of a checkpoint: the agents alone, and they act as the trained team does."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from shoal import deployment
 from shoal.cli import main
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
+from shoal.controllers.basic import BasicMAC
 from shoal.experiment import ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
@@ -34,47 +36,46 @@ VECTORS = {
 }
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_an_exported_team_of_continuous_actions_is_an_enumeration(name: str, tmp_path: Path) -> None:
-    options, more = VECTORS[name]
-    game = [option.replace("matrix_game", "toy_modes") for option in QUICK]
-    assert in_process(tmp_path, *options, *game, *more) == 0
+def exported(tmp_path: Path, *command: str) -> tuple[dict[str, Any], BasicMAC, BasicMAC]:
+    """A short run, exported: what the file holds, the trained team, and the one that the file holds."""
+    assert in_process(tmp_path, *command) == 0
     out = tmp_path / "team.pt"
     assert main(["src/main.py", "export", str(tmp_path / "results" / "sacred" / "1"), f"--out={out}"]) == 0
-    held = torch.load(out, weights_only=True)["networks"]
-    assert not [key for key in held for part in ("value", "target", "mean", "usage", "frozen") if part in key]
     (models,) = (tmp_path / "results" / "models").iterdir()
     content = checkpoints.load(checkpoints.find(models))
     settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
     learner = settings.make("learner", spec=spec, make=settings.make)
     learner.load_networks(content["learner"])
+    return torch.load(out, weights_only=True), learner.controller.for_execution(), deployment.load(out)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_an_exported_team_of_continuous_actions_is_an_enumeration(name: str, tmp_path: Path) -> None:
+    options, more = VECTORS[name]
+    game = [option.replace("matrix_game", "toy_modes") for option in QUICK]
+    held, trained, loaded = exported(tmp_path, *options, *game, *more)
+    networks, spec = held["networks"], loaded.spec
+    assert not [key for key in networks for part in ("value", "target", "mean", "usage", "frozen") if part in key]
     acted = []
-    for team in (learner.controller.for_execution(), deployment.load(out)):
+    for team in (trained, loaded):
         torch.manual_seed(0)
         step = TensorDict({"obs": torch.randn(16, spec.n_agents, spec.obs_dim)}, batch_size=[16])
         acted.append(team.select_actions(step, team.initial_state(16), 0, test_mode=True)[0]["actions"])
     assert torch.equal(*acted)
-    if "codebook.slots" in held:
-        assert held["codebook.slots"].shape == (spec.n_agents, 6, spec.n_actions)
-        assert all(bool((acted[0][:, i, None] == held["codebook.slots"][i]).all(-1).any(-1).all()) for i in (0, 1))
+    if "codebook.slots" in networks:
+        slots = networks["codebook.slots"]
+        assert slots.shape == (spec.n_agents, 6, spec.n_actions)
+        assert all(bool((acted[0][:, i, None] == slots[i]).all(-1).any(-1).all()) for i in (0, 1))
 
 
 @pytest.mark.parametrize("name", TEAMS)
 def test_an_exported_team_acts_as_the_trained_one_and_holds_nothing_else(name: str, tmp_path: Path) -> None:
     options, left_out = TEAMS[name]
-    assert in_process(tmp_path, *options, *QUICK) == 0
-    out = tmp_path / "team.pt"
-    assert main(["src/main.py", "export", str(tmp_path / "results" / "sacred" / "1"), f"--out={out}"]) == 0
-    held = torch.load(out, weights_only=True)
+    held, trained, team = exported(tmp_path, *options, *QUICK)
     assert not [key for key in held["networks"] for part in left_out if part in key]
     assert held.keys() == {"format", "team", "config", "spec", "networks"}
+    spec = team.spec
 
-    (models,) = (tmp_path / "results" / "models").iterdir()
-    content = checkpoints.load(checkpoints.find(models))
-    settings, spec = RunSettings(content["config"], ExperimentSettings), TeamSpec(**content["spec"])
-    learner = settings.make("learner", spec=spec, make=settings.make)
-    learner.load_networks(content["learner"])
-    trained, team = learner.controller.for_execution(), deployment.load(out)
     ours, theirs = team.initial_state(32), trained.initial_state(32)
     torch.manual_seed(0)
     for _ in range(3):

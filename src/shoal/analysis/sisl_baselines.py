@@ -141,12 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.episodes < 2:
         parser.error(f"--episodes {args.episodes}: an error of the mean needs at least 2.")
     try:
-        if args.csv:
-            tables.make_folder(args.csv.parent)
-        env = make_env(args.env, args.max_cycles, args.fix_double_thrust)
+        _measure(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> None:
+    if args.csv:
+        tables.make_folder(args.csv.parent)
+    env = make_env(args.env, args.max_cycles, args.fix_double_thrust)
     print(f"{args.env}, {args.max_cycles} steps at most, {args.episodes} episodes each")
     print(f"{'policy':32} {'return':>8} {'error':>6} {'spread':>7} {'length':>7}")
     scores = {}
@@ -157,12 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spread, length = score.returns.std(ddof=1), score.lengths.mean()
         print(f"{name:32} {score.mean:8.1f} {score.error:6.1f} {spread:7.1f} {length:7.1f}", flush=True)
     if args.csv:
-        try:
-            print(f"written: {tables.write_csv(episodes_of(scores, args.env, args.max_cycles), args.csv)}")
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
+        print(f"written: {tables.write_csv(episodes_of(scores, args.env, args.max_cycles), args.csv)}")
 
 
 COLUMNS = ["env", "max_cycles", "policy", "seed", "return", "length"]

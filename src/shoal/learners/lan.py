@@ -119,6 +119,6 @@ class LANLearner(Learner):
             return outputs
         if how == "max":
             best = outputs.masked_fill(~avail, UNAVAILABLE).amax(-1, keepdim=True)
-            return outputs - best.where(avail.any(-1, keepdim=True), torch.zeros_like(best))
+            return outputs - best.masked_fill(~avail.any(-1, keepdim=True), 0.0)
         mean = (outputs * avail).sum(-1, keepdim=True) / avail.sum(-1, keepdim=True).clamp(min=1)
         return outputs - mean
