@@ -47,6 +47,7 @@ MAPS = (
 """The scenarios of JaxMARL 0.2.0, repeated here so that a misspelt one is refused before JAX loads."""
 
 N_UNIT_TYPES = 6
+COOLDOWN = 3  # index of the weapon's cooldown in a unit's row of the world state
 N_MOVES = 5  # north, east, south, west, stop: the actions before those that shoot
 
 
@@ -74,8 +75,8 @@ class SmaxSettings:
     reward_scale: Annotated[float, "factor on every reward; 10 makes the largest return 20, as in SMAC"] = 1.0
     scale_state: Annotated[
         bool,
-        "scale the world state: positions by the map's size, unit types by their number (cooldowns stay in seconds, "
-        "below zero for as long as the weapon has been ready)",
+        "bound the world state: positions in map sizes, unit types in [0, 1], weapon cooldowns cut at 0 (JaxMARL's "
+        "go on falling for as long as a unit does not shoot); false leaves JaxMARL's own state",
     ] = False
     world_steps_per_env_step: Annotated[int, "simulation ticks per environment step"] = 8
     time_per_step: Annotated[float, "length of one simulation tick, in seconds"] = 1.0 / 16
@@ -188,11 +189,17 @@ def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), tree)
 
     # The world state is a row for every unit (health, x, y, cooldown, type bits), then all teams, then all types.
-    row = np.concatenate([[1.0, 1 / settings.map_width, 1 / settings.map_height], np.ones(1 + N_UNIT_TYPES)])
     units = N + game.num_enemies
-    state_scale = np.concatenate([np.tile(row, units), np.ones(units), np.full(units, 1 / (N_UNIT_TYPES - 1))])
-    if not settings.scale_state:
-        state_scale = np.ones_like(state_scale)
+    row_scale = np.concatenate([[1.0, 1 / settings.map_width, 1 / settings.map_height], np.ones(1 + N_UNIT_TYPES)])
+    row_low = np.full(len(row_scale), -np.inf)
+    row_low[COOLDOWN] = 0.0
+    state_scale = np.concatenate([np.tile(row_scale, units), np.ones(units), np.full(units, 1 / (N_UNIT_TYPES - 1))])
+    state_low = np.concatenate([np.tile(row_low, units), np.full(2 * units, -np.inf)])
+
+    def world_state(battle: Any) -> Any:
+        """[S]. Without `scale_state` a cooldown falls by a second every second, without end, until the unit shoots."""
+        state = game.get_world_state(battle)
+        return jnp.maximum(state, state_low) * state_scale if settings.scale_state else state
 
     def observe(carry: dict[str, Any]) -> dict[str, Any]:
         """One copy's obs [N, D], state [S], avail_actions [N, A], alive [N], flags and counts []."""
@@ -201,7 +208,7 @@ def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
         alive = battle.state.unit_alive
         return {
             "obs": jnp.stack([obs[a] for a in agents]).astype(jnp.float32),
-            "state": (game.get_world_state(battle) * state_scale).astype(jnp.float32),
+            "state": world_state(battle).astype(jnp.float32),
             "avail_actions": jnp.stack([avail[a] for a in agents]).astype(jnp.int8),
             "alive": alive[:N].astype(jnp.int8),
             "terminated": carry["terminated"],
