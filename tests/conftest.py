@@ -53,9 +53,10 @@ MakeBatch = Callable[..., TensorDict]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def _one_thread_one_seed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))  # no key of a test at home
     monkeypatch.delenv(MONGO_VARIABLE, raising=False)  # no test records into somebody's database
 
 

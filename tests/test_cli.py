@@ -728,3 +728,12 @@ def test_a_resume_reads_no_map_again_but_knows_its_own_file_by_it(cli):
 
 def test_the_recorded_configuration_is_valid_json(recorded):
     assert json.loads((recorded / "config.json").read_text())["name"] == "s2q"
+
+
+@pytest.mark.parametrize("how", ["with", "-u"])
+@pytest.mark.parametrize("secret", ["mongodb://me:s3cret@localhost/db", "mongodb://localhost/db?tlsKeyPassword=s3cret"])
+def test_a_password_in_the_settings_is_refused_even_of_a_run_without_a_record(cli, tmp_path, how, secret):
+    done = cli(*GAME, *QUICK, f"mongo_url={secret}", *([] if how == "with" else [how]))
+    assert_refused(done, "SHOAL_MONGO_URL", "mongodb://")
+    assert "s3cret" not in done.err
+    assert not list(tmp_path.rglob("*.pt"))

@@ -114,3 +114,19 @@ def test_files_that_hold_no_team_are_refused(tmp_path: Path) -> None:
         deployment.load(tmp_path / "other.pt")
     with pytest.raises(UserError, match="resume its run"):
         deployment.export({"learner": {}}, tmp_path / "other.pt")
+
+
+def test_a_team_imports_only_what_its_reader_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = "shoal.modules.agents.rnn:RNNAgent"
+    assert in_process(tmp_path, "--config=vdn", *QUICK, f"agent={agent}") == 0
+    (models,) = (tmp_path / "results" / "models").iterdir()
+    out = tmp_path / "team.pt"
+    assert main(["src/main.py", "export", str(models), f"--out={out}"]) == 0
+    with pytest.raises(UserError, match=f"agent={agent}"):
+        deployment.load(out)
+    assert deployment.load(out, components=[agent]).spec.n_agents == 2
+
+    content = torch.load(out, weights_only=True)
+    content["config"] |= {"env": "antigravity:Env", "runner": "this:Runner", "env_args": {"key": "os:system"}}
+    torch.save(content, out)
+    deployment.load(out, components=[agent])  # neither is part of a team

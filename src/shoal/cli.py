@@ -18,7 +18,7 @@ from sacred.observers import FileStorageObserver, RunObserver
 from sacred.run import Run
 
 from shoal import registry
-from shoal.config import files
+from shoal.config import files, trust
 from shoal.config.settings import RunSettings, declared_by
 from shoal.experiment import JUDGED_BY, Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
@@ -26,7 +26,7 @@ from shoal.utils import recording
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
-from shoal.utils.mongo import MONGO_VARIABLE
+from shoal.utils.mongo import MONGO_VARIABLE, refuse_secret
 from shoal.utils.mongo_observer import MongoMirror, mongo_observer
 from shoal.utils.signals import Interrupted, sigterm_interrupts
 
@@ -41,6 +41,7 @@ HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement le
   doctor              what is installed, what is missing, and the command that mends it
   sync RUN_DIR ...    bring recorded runs to MongoDB after the fact
   export CHECKPOINT   write the deployed team of a checkpoint, without what trained it
+  --trust             let a checkpoint that another account wrote import the code that it names (resume, export)
 
 Try:
   python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=500000
@@ -52,6 +53,7 @@ Runs are recorded by sacred under results/sacred. Behind the two names stand all
 """
 
 CONFIG_OPTIONS: dict[str, files.Kind] = {"--config": "algs", "--env-config": "envs"}
+TRUST = "--trust"
 TYPED = "command line"
 OF_ONE_START = ("checkpoint_path", "load_step", "evaluate", "save_replay")
 """What a checkpoint's run was started with that a run which goes on with it is not."""
@@ -82,6 +84,8 @@ def main(argv: list[str]) -> int:
 
 def _main(argv: list[str]) -> int:
     chosen, rest = _pop_config_options(argv[1:])
+    trusted = TRUST in rest
+    rest = [argument for argument in rest if argument != TRUST]
     if "--list" in rest:
         print(list_components())
         return 0
@@ -96,7 +100,7 @@ def _main(argv: list[str]) -> int:
     if rest[:1] == ["export"]:
         from shoal import deployment
 
-        return deployment.main(rest[1:])
+        return deployment.main(rest[1:], trusted)
 
     sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would take the terminal away from the live display
     ex = sacred.Experiment("shoal", save_git_info=False)
@@ -122,7 +126,7 @@ def _main(argv: list[str]) -> int:
 
     updates, named = get_config_updates(args["UPDATE"])
     given = [*(files.Layer(name, files.read(Path(name))) for name in reversed(named)), files.Layer(TYPED, updates)]
-    raw, sources, content = raw_config(chosen, given)
+    raw, sources, content = raw_config(chosen, given, trusted)
     if raw.get("seed") is None:
         raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
     settings = RunSettings(raw, ExperimentSettings, sources)
@@ -182,14 +186,15 @@ def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def raw_config(
-    chosen: Mapping[str, str], given: Sequence[files.Layer]
+    chosen: Mapping[str, str], given: Sequence[files.Layer], trusted: bool = False
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None]:
     """The unchecked settings of a run, the source of each, and the checkpoint that it starts from, if any.
 
     A run that goes on takes its settings from the checkpoint. Elsewhere they are default.yaml, the environment's YAML,
     the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
+    ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
     """
-    updates, _ = files.overlay(given)
+    updates, named = files.overlay(given)
     for layer in given:
         for key in files.RESERVED:
             if key in layer.settings:
@@ -198,7 +203,9 @@ def raw_config(
                 )
     if updates.get("resume"):
         content: dict[str, Any] | None
-        content = checkpoints.load(checkpoints.find(checkpoints.recorded_models(Path(str(updates["resume"])))))
+        file = checkpoints.find(checkpoints.recorded_models(Path(str(updates["resume"]))))
+        content = checkpoints.load(file)
+        trust.check(content, file, trusted, given=named)
         recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
         for option, kind in CONFIG_OPTIONS.items():
             if option in chosen:
@@ -334,11 +341,8 @@ def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserv
     folder = Path(args["--file_storage"] or Path(s.local_results_path) / "sacred")
     observers: list[RunObserver] = [recording.file_observer(folder)]
     target = args["--mongo_db"] or s.mongo_url
-    if target and "@" in str(target):
-        raise UserError(
-            f"The MongoDB address {recording.redact(str(target))} holds a password, and settings are written into the "
-            f"record: put the address into the environment variable {MONGO_VARIABLE} instead."
-        )
+    if target:
+        refuse_secret(str(target))
     target = target or os.environ.get(MONGO_VARIABLE)
     if target:
         observers.append(mongo_observer(str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr)))

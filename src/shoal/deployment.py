@@ -1,9 +1,11 @@
 """`python src/main.py export CHECKPOINT`: a trained team without its training, and `load` for programs that play it."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from shoal.components.spec import TeamSpec
+from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.experiment import ExperimentSettings
@@ -27,10 +29,12 @@ In a program:
 """
 
 FORMAT = 1
+_NOT_THE_TEAM = ("env", "runner")
+"""Components of a run that its team acts without."""
 
 
-def main(args: list[str]) -> int:
-    """Run the command. Exit status 0.
+def main(args: list[str], trusted: bool = False) -> int:
+    """Run the command. Exit status 0. ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
 
     Raises:
         UserError: the command line cannot be understood, there is no such checkpoint, or the file cannot be written.
@@ -41,6 +45,7 @@ def main(args: list[str]) -> int:
     source, out, step = _parse(args)
     file = checkpoints.find(checkpoints.recorded_models(source), step)
     content = checkpoints.load(file)
+    trust.check(content, file, trusted, skip=_NOT_THE_TEAM)
     team = export(content, file)
     try:
         checkpoints.write(team, out)
@@ -86,16 +91,21 @@ def export(content: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _learner(content: dict[str, Any]) -> Learner:
     """A fresh learner of the settings and sizes in a checkpoint or an exported team."""
-    settings = RunSettings(content["config"], ExperimentSettings)
+    settings = RunSettings(content["config"], ExperimentSettings, skip=_NOT_THE_TEAM)
     learner: Learner = settings.make("learner", spec=TeamSpec(**content["spec"]), make=settings.make)
     return learner
 
 
-def load(path: Path | str) -> BasicMAC:
+def load(path: Path | str, components: Collection[str] = ()) -> BasicMAC:
     """A team that ``export`` has written, ready to act: ``select_actions`` with ``test_mode=True``. On the CPU.
 
+    Args:
+        path: the file.
+        components: import paths of your own components that the team consists of (``["my_package:MyAgent"]``). Nothing
+            else outside Shoal is imported, whatever the file says.
+
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: there is no such file, it holds something else, or it names code that ``components`` does not.
     """
     path = Path(path)
     if not path.is_file():
@@ -103,6 +113,12 @@ def load(path: Path | str) -> BasicMAC:
     content = checkpoints.load(path)
     if content.get("team") != FORMAT:
         raise UserError(f"{path} holds no exported team: python src/main.py export CHECKPOINT writes one.")
+    strange = {k: v for k, v in trust.imports_of(content["config"], _NOT_THE_TEAM).items() if v not in components}
+    if strange:
+        raise UserError(
+            f"{path} names code that is not Shoal's ({', '.join(f'{k}={v}' for k, v in strange.items())}): "
+            f"if you trust it, load it with components={sorted(strange.values())}."
+        )
     team = _learner(content).controller.for_execution()
     team.load_state_dict(content["networks"])
     return team.requires_grad_(False)

@@ -11,6 +11,7 @@ import torch
 
 from shoal.components.replay import ReplayBuffer
 from shoal.components.schedules import TMax
+from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.learners.best_policy import BestPolicy
@@ -21,6 +22,7 @@ from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
 from shoal.utils.memory import keep_freed_memory
+from shoal.utils.mongo import refuse_secret
 from shoal.utils.seeding import random_state, seed_everything, set_random_state
 from shoal.utils.signals import Interrupted, StopRequest
 
@@ -98,6 +100,8 @@ class ExperimentSettings:
             )
         if self.evaluate and not self.checkpoint_path:
             raise UserError("evaluate=True needs the checkpoint to test: add checkpoint_path=results/models/...")
+        if self.mongo_url:
+            refuse_secret(self.mongo_url)
         if self.save_replay and not self.evaluate:
             raise UserError("save_replay=True draws an evaluated team: add evaluate=True and checkpoint_path=...")
         if self.resume and self.checkpoint_path:
@@ -150,6 +154,7 @@ class Experiment:
         self.model_dir = model_dir
         self.on_test = on_test
         self.progress = Progress()
+        self._signature = trust.sign(settings.values)
         s = self.settings
         if s.seed is None:
             raise ValueError("the experiment needs a seed")
@@ -384,6 +389,7 @@ class Experiment:
     def _content(self, with_episodes: bool) -> dict[str, Any]:
         content = {
             "config": self.all_settings.values,
+            trust.SIGNATURE: self._signature,
             "spec": asdict(self.runner.spec),
             "learner": self.learner.state_dict(),
             "runner": self.runner.state_dict(),

@@ -6,6 +6,8 @@ import pytest
 
 from shoal.config import files
 from shoal.sweeps import plan
+from shoal.sweeps.cli import main as sweep
+from shoal.sweeps.cli import read
 from shoal.sweeps.plan import Cell, cells, planned, read_grid, read_seeds
 from shoal.utils.errors import UserError
 
@@ -75,12 +77,35 @@ def test_a_grid_without_alternatives_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"seed": 3}, {"resume": "x"}, {"evaluate": True}, {"env_args": {"map_name": "3m"}}]
+    "settings",
+    [
+        {"seed": 3},
+        {"resume": "x"},
+        {"evaluate": True},
+        {"env_args": {"map_name": "3m"}},
+        {"local_results_path": "elsewhere"},
+    ],
 )
 def test_what_cannot_be_said_for_all_runs_is_refused(settings):
     (key,) = settings
     with pytest.raises(UserError, match=key):
         plan.check_given([files.Layer("command line", settings)], ["3m"])
+
+
+def test_a_grid_cannot_say_it_either(tmp_path):
+    (tmp_path / "grid.yaml").write_text("seed: [1, 2]\n")
+    arguments = ["--configs=qmix", "--env-configs=matrix_game", f"--grid={tmp_path / 'grid.yaml'}"]
+    with pytest.raises(UserError, match="--seeds says"):
+        read(arguments)
+
+
+def test_a_password_is_refused_before_it_is_written_anywhere(tmp_path, capsys):
+    command = ["src/sweep.py", "--configs=qmix", "--env-configs=matrix_game", f"--results={tmp_path}", "with"]
+    assert sweep([*command, "mongo_url=mongodb://me:s3cret@localhost/db"]) == 1
+    printed = capsys.readouterr()
+    assert "SHOAL_MONGO_URL" in printed.err
+    assert "s3cret" not in printed.err + printed.out
+    assert not any(tmp_path.iterdir())
 
 
 # When is it the same run?

@@ -21,6 +21,7 @@ from shoal.analysis import tables
 from shoal.analysis.codebook import frame, pairs_of, panels
 from shoal.analysis.figures import save_arrays, save_figure
 from shoal.components.batch import transition_mask
+from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
@@ -31,14 +32,17 @@ from shoal.utils.logging import Logger
 CELLS, CLOSE, N_PAIRS = 50, 0.1, 100_000
 
 
-def play(path: Path, episodes: int) -> list[np.ndarray]:
+def play(path: Path, episodes: int, trusted: bool = False) -> list[np.ndarray]:
     """Actions that each agent executes in greedy episodes while it is alive: ``[steps, d]`` an agent.
+
+    ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
 
     Raises:
         UserError: there is no checkpoint, or its actions are not vectors.
     """
     file = checkpoints.find(checkpoints.recorded_models(path))
     content = checkpoints.load(file)
+    trust.check(content, file, trusted)
     changes = {"evaluate": True, "checkpoint_path": str(file), "load_step": 0, "resume": "", "save_replay": False}
     settings = RunSettings(content["config"] | changes, ExperimentSettings)
     with Console(1, live=False) as console:
@@ -106,12 +110,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a recorded run or of checkpoints, or a checkpoint")
     parser.add_argument("--episodes", type=int, default=20, help="episodes to play (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("action_map.png"), help="picture (default: %(default)s)")
+    parser.add_argument("--trust", action="store_true", help="let the checkpoint import the code that it names")
     args = parser.parse_args(argv)
     if args.episodes < 1:
         parser.error(f"--episodes {args.episodes}: there is nothing to draw without one.")
     try:
         tables.make_folder(args.out.parent)
-        actions = play(args.run, args.episodes)
+        actions = play(args.run, args.episodes, args.trust)
         print(draw(actions, args.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from shoal import registry
@@ -123,11 +123,16 @@ class RunSettings:
     """Every setting of one run, checked, and the components it names.
 
     ``values`` is the flat mapping (with ``env_args`` nested); ``declared`` says who reads each key and its help;
-    ``sources`` says where each one that is not at its default comes from.
+    ``sources`` says where each one that is not at its default comes from. Kinds of component in ``skip`` are not looked
+    up, and their settings, checked when the run began, are left alone.
     """
 
     def __init__(
-        self, raw: Mapping[str, Any], experiment_settings: type[Any], sources: Mapping[str, str] | None = None
+        self,
+        raw: Mapping[str, Any],
+        experiment_settings: type[Any],
+        sources: Mapping[str, str] | None = None,
+        skip: Collection[str] = (),
     ) -> None:
         self.sources = sources or {}
         self.values: dict[str, Any] = {"env_args": {}}
@@ -151,7 +156,7 @@ class RunSettings:
                 value = self._take(row, path, source, target)
                 fields[row.key] = target[row.key] = value
                 self.declared[path] = row
-                if not section and row.key in registry.COMPONENTS and value is not None:
+                if not section and row.key in registry.COMPONENTS and row.key not in skip and value is not None:
                     component = registry.find(row.key, value)
                     self.components[row.key] = component
                     queue.append(("env_args." if row.key == "env" else "", component.Settings, f"{row.key}={value}"))
@@ -159,8 +164,9 @@ class RunSettings:
                 self._settings[settings_class] = settings_class(**fields)
             except ValueError as error:  # how networks, which know nothing of the command line, refuse a value
                 raise UserError(str(error)) from error
-        self._refuse(unread, "")
-        self._refuse(unread_env, "env_args.")
+        if not skip:
+            self._refuse(unread, "")
+            self._refuse(unread_env, "env_args.")
 
     def of(self, settings_class: type[Any]) -> Any:
         """The settings of one component of this run, as an instance of its ``Settings``."""

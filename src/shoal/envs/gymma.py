@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from gymnasium import spaces
 from shoal.envs.team import ActionSettings, Team, aggregate, import_named, plain_numbers
 from shoal.utils.errors import UserError
 
+KNOWN_SUITES = ("lbforaging", "rware")
 OWN_LIMITS = ("max_episode_steps", "max_steps")
 """Constructor arguments by which LBF and RWARE count steps themselves, calling the limit a true end."""
 
@@ -73,6 +75,13 @@ class GymmaEnv(gymnasium.Env):
     """
 
     Settings = GymmaSettings
+
+    @staticmethod
+    def outside_code(env_args: Mapping[str, Any]) -> dict[str, str]:
+        """Settings that name code to import, but for the suites that this adapter is made for."""
+        key = str(env_args.get("key") or "")
+        module = key.rpartition(":")[0]
+        return {"key": key} if module and module.partition(".")[0] not in KNOWN_SUITES else {}
 
     def __init__(self, settings: GymmaSettings) -> None:
         spec = _spec(settings.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,12 @@ class PettingZooEnv(gymnasium.Env):
     """
 
     Settings = PettingZooSettings
+
+    @staticmethod
+    def outside_code(env_args: Mapping[str, Any]) -> dict[str, str]:
+        """Settings that name code to import, but for PettingZoo's own modules."""
+        key = str(env_args.get("key") or "")
+        return {"key": key} if key and key.partition(".")[0] != "pettingzoo" else {}
 
     def __init__(self, settings: PettingZooSettings, env: Any = None) -> None:
         self._env = _make(settings) if env is None else env

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -95,6 +95,11 @@ class PyMARLEnv(gymnasium.Env):
     """
 
     Settings: type[Any] = PyMARLSettings
+
+    @staticmethod
+    def outside_code(env_args: Mapping[str, Any]) -> dict[str, str]:
+        """Settings that name code to import."""
+        return {"key": str(env_args["key"])} if env_args.get("key") else {}
 
     def __init__(self, settings: PyMARLSettings, env: Any = None) -> None:
         self._random = PrivateRandomness()

@@ -116,10 +116,12 @@ def read(arguments: list[str]) -> Request:
     given = [files.Layer(name, files.read(Path(name))) for name in reversed(named)]
     given.append(files.Layer("command line", updates))
     maps = _names(options.maps)
-    plan.check_given(given, maps)
     search = read_settings(options.optuna) if options.optuna else None
     if search and options.grid:
         raise UserError("--optuna and --grid exclude each other: put the settings of the grid into the space.")
+    grid = plan.read_grid(Path(options.grid)) if options.grid else {}
+    space = read_space(search.space) if search else {}
+    plan.check_given([*given, files.Layer("--grid or space", plan.nested(grid | space))], maps)
     configs, env_configs = _names(options.configs), _names(options.env_configs)
     if search and len(configs) != 1:
         raise UserError(f"--optuna searches the settings of one algorithm, not of {len(configs)}: start it for each.")
@@ -132,10 +134,10 @@ def read(arguments: list[str]) -> Request:
         env_configs,
         maps,
         plan.read_seeds(options.seeds),
-        plan.read_grid(Path(options.grid)) if options.grid else {},
+        grid,
         given,
         search,
-        read_space(search.space) if search else {},
+        space,
         Path(options.results) / "sweeps" / name,
         options,
     )

@@ -19,6 +19,7 @@ FOR_ONE_RUN = {
     "resume": "a sweep goes on by itself where it was stopped",
     "evaluate": "a sweep trains",
     "save_replay": "a sweep trains",
+    "local_results_path": "--results=DIR says where a sweep's results go",
 }
 """Settings that cannot be the same for all runs, and why."""
 

@@ -29,6 +29,19 @@ MONGO_VARIABLE = "SHOAL_MONGO_URL"
 """The environment variable for an address, and the place for one with a password."""
 
 
+def refuse_secret(target: str) -> None:
+    """Refuse an address with a password where it would be written down: settings go into records and checkpoints.
+
+    Raises:
+        UserError: saying where the address belongs, without its secrets.
+    """
+    if "@" in target or "password" in target.partition("?")[2].lower():
+        raise UserError(
+            f"The MongoDB address {redact(target)} holds a password, and settings are written into the record: "
+            f"put the address into the environment variable {MONGO_VARIABLE} instead."
+        )
+
+
 @dataclass(frozen=True)
 class Database:
     """Where runs are kept: sacred's collections `runs` and `metrics`, and GridFS.
