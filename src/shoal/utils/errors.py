@@ -1,4 +1,4 @@
-"""The exception whose message is meant for the person at the keyboard, and the one that costs only an episode."""
+"""Exceptions whose message is meant for the person at the keyboard, and the one that costs only an episode."""
 
 
 class UserError(Exception):
@@ -6,6 +6,13 @@ class UserError(Exception):
 
     The message is one clear sentence that says what to do. The command line prints it
     without a traceback and exits with status 1.
+    """
+
+
+class NonFiniteError(UserError):
+    """A number that a run lives on (observation, state, reward, loss, gradient) is NaN or infinite.
+
+    The run stops at the first one: whatever is learnt from it would be NaN as well.
     """
 
 
