@@ -1,17 +1,24 @@
 import importlib.metadata
 import itertools
 import json
+import os
+import subprocess
 import sys
+import venv
 
+import psutil
 import pytest
 
+from runners.launch import MAIN, wait_until
 from shoal import doctor
 from shoal.doctor import Check, main, report
 
 
 class QuickProbe:
-    def __init__(self, code, **environment):
+    def __init__(self, code, timeout_s=None, **environment):
         self.answer = {"cuda": None, "gpus": [], "threads": 2} if "torch" in code else {"devices": ["cpu (cpu)"]}
+        if "play" in code:
+            self.answer = {"what": "a game", "seconds": 1.5}
 
     def result(self):
         return self.answer
@@ -57,6 +64,7 @@ def test_every_suite_is_looked_at_and_every_gap_has_a_command():
         "sc2v2",
         "sisl",
         "smax",
+        "toy_modes",
     ]
     assert all(check.mend for check in checks if not check.ok)
     assert the(checks, "core", "python").ok
@@ -73,7 +81,7 @@ def test_what_every_run_needs_fails_the_doctor(versions, capsys, name, version, 
     assert check.mend.startswith(command)
     assert main() == 1
     output = capsys.readouterr().out
-    assert f"mend {name} first" in output
+    assert f"fix {name} first" in output
     assert check.mend in output
 
 
@@ -137,10 +145,10 @@ def test_the_other_smac_on_pypi_is_not_taken_for_ours(monkeypatch, tmp_path):
 
 
 def test_a_suite_that_cannot_be_checked_does_not_stop_the_doctor(monkeypatch):
-    def _sc2():
+    def look():
         raise PermissionError("no")
 
-    monkeypatch.setattr(doctor, "_sc2", _sc2)
+    monkeypatch.setitem(doctor._SUITES, "sc2", look)
     assert "no" in the(report(), "sc2", "check").detail
 
 
@@ -158,6 +166,49 @@ def test_without_rich_it_is_still_printed(monkeypatch, capsys, versions):
     monkeypatch.setitem(sys.modules, "rich.table", None)
     assert main() == 1
     assert "torch device: CPU (a CPU-only build), 2 CPU threads" in capsys.readouterr().out
+
+
+def test_only_what_is_ready_is_played_and_only_when_asked(monkeypatch, versions):
+    versions["jaxmarl"] = None
+    played = {check.group for check in report() if check.name == "play"}
+    assert {"matrix_game", "toy_modes", "gymma"} <= played
+    assert "smax" not in played
+    assert not [check for check in report(quick=True) if check.name == "play"]
+    versions["sacred"] = None  # nothing can be played without the core
+    assert not [check for check in report() if check.name == "play"]
+
+
+def test_a_suite_that_cannot_be_played_is_not_called_ready(monkeypatch):
+    class Fails(QuickProbe):
+        def __init__(self, code, timeout_s=None, **environment):
+            super().__init__(code, timeout_s, **environment)
+            if "matrix_game" in code:
+                self.answer = "ValueError: no game"
+
+    monkeypatch.setattr(doctor, "_Probe", Fails)
+    check = the(report(), "matrix_game", "play")
+    assert (check.ok, check.detail, check.state) == (False, "ValueError: no game", "missing")
+    assert check.mend
+
+
+def test_the_doctor_starts_where_nothing_is_installed(tmp_path):
+    venv.create(tmp_path, with_pip=False)
+    python, program = str(tmp_path / "bin" / "python"), str(MAIN)
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    seen = subprocess.run([python, program, "doctor"], capture_output=True, text=True, env=bare, timeout=120)
+    assert seen.returncode == 1
+    assert "No run can start: fix torch, numpy" in seen.stdout
+    assert seen.stderr == ""
+    run = subprocess.run([python, program, "--list"], capture_output=True, text=True, env=bare, timeout=120)
+    assert run.returncode == 1
+    assert "doctor says what to install" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_an_option_that_it_has_not(capsys):
+    assert main(["--fast"]) == 1
+    assert "--quick" in capsys.readouterr().err
+    assert main(["--help"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -200,6 +251,25 @@ class TestProbe:
         assert probe("import os; os.abort()").result() == "ended with status -6"
         monkeypatch.setattr(doctor, "_PROBE_TIMEOUT_S", 0.2)
         assert probe("import time; time.sleep(60)").result() == "no answer in 0.2 s"
+
+    @pytest.mark.parametrize("suite", ["matrix_game", "toy_modes", "gymma", "sisl"])
+    def test_a_step_is_really_played(self, probe, suite):
+        (check,) = doctor._played([suite])
+        assert check.ok, check.detail
+        (broken,) = doctor._played(["no such suite"])
+        assert "Unknown --env-config" in broken.detail
+
+    def test_what_hangs_is_ended_with_all_that_it_started(self, probe, monkeypatch):
+        monkeypatch.setattr(doctor, "_PROBE_TIMEOUT_S", 1.0)
+        code = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+        hung = probe(code)
+        child = int(hung._process.stdout.readline())
+        assert hung.result() == "no answer in 1 s"
+
+        def ended():
+            return not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+        wait_until(ended, 30, "the end of what the probe started")
 
     def test_the_probes_themselves(self, probe):
         assert json.dumps(probe(doctor._TORCH_PROBE).result()["threads"]).isdigit()

@@ -38,7 +38,7 @@ HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement le
   --env-config=ENV    environment: a name from --list, or a path to a YAML file of your own
   with KEY=VALUE ...  override settings; those of the environment are env_args.KEY=VALUE
   --list              every algorithm, environment, runner, controller, learner, mixer and agent
-  doctor              what is installed, what is missing, and the command that mends it
+  doctor [--quick]    check the installation, play a step of every suite and print fixes; --quick plays none
   sync RUN_DIR ...    bring recorded runs to MongoDB after the fact
   export CHECKPOINT   write the deployed team of a checkpoint, without what trained it
   --trust             let a checkpoint that another account wrote import the code that it names (resume, export)
@@ -92,7 +92,7 @@ def _main(argv: list[str]) -> int:
     if rest[:1] == ["doctor"]:
         from shoal import doctor  # its checks import what a run does not need
 
-        return doctor.main()
+        return doctor.main(rest[1:])
     if rest[:1] == ["sync"]:
         from shoal import sync
 

@@ -1,19 +1,26 @@
-"""`python src/main.py doctor`: what is installed, what is ready, and the command that mends the rest."""
+"""`python src/main.py doctor`: check the installation, play a step of every suite that is ready, and print fixes.
+
+Imports the standard library alone, so that it starts whatever is missing or broken.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from shoal.envs.sc2_folder import game_folder
 
@@ -28,6 +35,9 @@ _NEEDED = {
     "jsonpickle",
     "pyyaml",
     "rich",
+    "psutil",
+    "docopt-ng",
+    "packaging",
 }
 _WHAT_FOR = {
     "jaxmarl": "smax",
@@ -49,6 +59,16 @@ _WHAT_FOR = {
 }
 _SC2_VERSIONS = {"69232": "4.6.2", "70154": "4.7.1", "75689": "4.10"}
 _PROBE_TIMEOUT_S = 20.0
+_LAUNCH_TIMEOUT_S = 300.0
+_SRC = str(Path(__file__).resolve().parents[1])
+
+HELP = """Checks the installation and prints the command that fixes what is missing.
+
+  python src/main.py doctor [--quick]
+
+Plays one step of every environment suite whose packages are there; --quick leaves that out.
+Exit status: 1 if something that every run needs is missing or broken, else 0.
+"""
 
 _TORCH_PROBE = """
 import json, torch
@@ -88,41 +108,55 @@ class Check:
         return "ok" if self.ok else "BROKEN" if self.needed else "missing"
 
 
-def report() -> list[Check]:
-    """Looks at everything; takes a few seconds, imports nothing heavy into this process, never raises."""
+def report(quick: bool = False) -> list[Check]:
+    """Looks at everything, and unless ``quick`` plays a step of every suite that seems ready.
+
+    Takes a minute, ``quick`` a few seconds; imports nothing heavy into this process, never raises.
+    """
     # Slow, and able to hang or crash in a driver: in processes of their own, while we look at the rest.
     torch_probe = _Probe(_TORCH_PROBE)
     jax_probe = _Probe(_JAX_PROBE, XLA_PYTHON_CLIENT_PREALLOCATE="false")
     checks = [_python(), *_packages()]
-    for suite in (_smax, _matrix_game, _sc2, _sc2v2, _sc2hard, _gymma, _pettingzoo, _sisl, _grf):
+    for suite, look in _SUITES.items():
         try:
-            checks += suite()
+            checks += look()
         except Exception as error:  # a folder that cannot be read, a damaged installation
-            checks.append(Check(suite.__name__.strip("_"), "check", False, f"could not be checked: {error}"))
+            checks.append(Check(suite, "check", False, f"could not be checked: {error}", _REINSTALL))
     checks += [_torch_device(torch_probe.result()), _jax_devices(jax_probe.result())]
+    if not quick and all(check.ok for check in checks if check.needed):
+        not_ready = {check.group for check in checks if not check.ok}
+        checks += _played([suite for suite in _SUITES if suite not in not_ready])
     groups = list(dict.fromkeys(["core", "optional", *(check.group for check in checks)]))
     return sorted(checks, key=lambda check: groups.index(check.group))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Prints the report.
 
     Returns:
-        1 if something that every run needs is missing or does not fit, else 0.
+        1 if something that every run needs is missing or does not fit (or the arguments are not understood), else 0.
     """
-    checks = report()
+    arguments = arguments or []
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
+    unknown = [argument for argument in arguments if argument != "--quick"]
+    if unknown:
+        print(f"error: doctor does not know {unknown[0]!r}: it takes --quick, or nothing.", file=sys.stderr)
+        return 1
+    checks = report(quick="--quick" in arguments)
     try:
         _print_table(checks)
-    except ImportError:  # rich itself is what is missing
+    except Exception:  # rich itself is missing or broken
         for check in checks:
             print(f"{check.group:12}{check.state:9}{check.name}: {check.detail}")
     mends = _mends(checks)
     if mends:
-        print("\nTo mend what is not ready (only what you want to use):")
+        print("\nTo fix what is not ready (only what you want to use):")
         for suites, command in mends:
             print(f"  {command}    # {suites}")
     broken = [check.name for check in checks if check.needed and not check.ok]
-    print(f"\nNo run can start: mend {', '.join(broken)} first." if broken else "\nThe core is fine.")
+    print(f"\nNo run can start: fix {', '.join(broken)} first." if broken else "\nThe core is fine.")
     return 1 if broken else 0
 
 
@@ -201,11 +235,13 @@ def _version(distribution: str) -> str | None:
 
 
 def _fits(requirement: str, version: str) -> bool:
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        return True  # nothing to judge by
-    return Requirement(requirement).specifier.contains(version, prereleases=True)
+    for module in ("packaging.requirements", "pip._vendor.packaging.requirements"):
+        try:
+            requirements = importlib.import_module(module)
+        except ImportError:
+            continue
+        return bool(requirements.Requirement(requirement).specifier.contains(version, prereleases=True))
+    return True  # nothing to judge by
 
 
 def _importable(module: str) -> bool:
@@ -224,29 +260,36 @@ def _has_folder(package: str, folder: str) -> bool:
 class _Probe:
     """A few lines of python in a process of their own, which print one JSON object."""
 
-    def __init__(self, code: str, **environment: str) -> None:
+    def __init__(self, code: str, timeout_s: float | None = None, **environment: str) -> None:
+        self._timeout_s = _PROBE_TIMEOUT_S if timeout_s is None else timeout_s
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
+            start_new_session=True,
         )
 
     def result(self) -> dict[str, Any] | str:
-        """What the code printed, or why it did not."""
+        """What the code printed, or why it did not. Nothing that the code started is left."""
         try:
-            output, errors = self._process.communicate(timeout=_PROBE_TIMEOUT_S)
+            output, errors = self._process.communicate(timeout=self._timeout_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._end()
             self._process.communicate()
-            return f"no answer in {_PROBE_TIMEOUT_S:g} s"
+            return f"no answer in {self._timeout_s:g} s"
+        self._end()
         try:
             answer = json.loads(output.splitlines()[-1])
             return answer if isinstance(answer, dict) else str(answer)
         except (IndexError, ValueError):
             lines = errors.strip().splitlines()
             return lines[-1][:200] if lines else f"ended with status {self._process.returncode}"
+
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _torch_device(answer: dict[str, Any] | str) -> Check:
@@ -293,8 +336,8 @@ def _smax() -> list[Check]:
     return [_package("smax", name) for name in ("jaxmarl", "jax", "jaxlib")]
 
 
-def _matrix_game() -> list[Check]:
-    return [Check("matrix_game", "built in", True, "needs nothing else")]
+def _built_in(suite: str) -> list[Check]:
+    return [Check(suite, "built in", True, "needs nothing else")]
 
 
 _INSTALL_SC2 = "./install_sc2.sh"
@@ -375,5 +418,73 @@ def _grf() -> list[Check]:
     return [_package("grf", name, name, "./install_grf.sh") for name in ("gfootball", "gym")]
 
 
+_REINSTALL = "pip install -r requirements.txt"
+_SUITES = {
+    "smax": _smax,
+    "matrix_game": lambda: _built_in("matrix_game"),
+    "toy_modes": lambda: _built_in("toy_modes"),
+    "sc2": _sc2,
+    "sc2v2": _sc2v2,
+    "sc2hard": _sc2hard,
+    "gymma": _gymma,
+    "pettingzoo": _pettingzoo,
+    "sisl": _sisl,
+    "grf": _grf,
+}
+"""What to look for, by the name that --env-config has for the suite."""
+_REPAIR = {"sc2": _INSTALL_SC2, "sc2v2": _INSTALL_SC2, "sc2hard": f"{_INSTALL_SC2} --hard", "grf": "./install_grf.sh"}
+
+
+# Playing.
+
+
+def _played(suites: list[str]) -> list[Check]:
+    """One check for each suite: whether a step of it can be played."""
+    code = "import shoal.doctor; shoal.doctor.play({!r})"
+    places = os.pathsep.join(filter(None, [_SRC, os.environ.get("PYTHONPATH")]))
+    probes = {
+        suite: _Probe(code.format(suite), _LAUNCH_TIMEOUT_S, PYTHONPATH=places, JAX_PLATFORMS="cpu") for suite in suites
+    }
+    checks = []
+    for suite, probe in probes.items():
+        answer = probe.result()
+        if isinstance(answer, str):
+            checks.append(Check(suite, "play", False, answer, _REPAIR.get(suite, _REINSTALL)))
+        else:
+            detail = f"played a step of {answer['what']} after {answer['seconds']:.1f} s"
+            checks.append(Check(suite, "play", True, detail))
+    return checks
+
+
+@dataclass(frozen=True)
+class _EnvironmentAlone:
+    env: Annotated[str, "environment suite"]
+
+
+def play(suite: str) -> None:
+    """Builds the environment that ``--env-config=suite`` names, plays a step, prints a JSON object about it.
+
+    For a process of its own: it imports what the environment needs.
+    """
+    from shoal.config import files
+    from shoal.config.settings import RunSettings
+
+    began = time.monotonic()
+    preset = files.load("envs", suite)
+    preset = files.load("envs", suite, files.map_of(preset.get("env_args")))
+    raw: dict[str, Any] = {key: preset[key] for key in ("env", "env_args") if key in preset}
+    settings = RunSettings(raw, _EnvironmentAlone)
+    env_class = settings.components["env"]
+    env = env_class(settings.of(env_class.Settings))
+    try:
+        observation, _ = env.reset(seed=1)
+        avail = observation.get("avail_actions")
+        env.step(env.action_space.sample() if avail is None else avail.argmax(-1))
+    finally:
+        env.close()
+    what = str(next((raw["env_args"][k] for k in (*files.MAP_KEYS, "key") if k in raw.get("env_args", {})), suite))
+    print(json.dumps({"what": what, "seconds": time.monotonic() - began}))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
