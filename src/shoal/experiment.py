@@ -279,7 +279,7 @@ class Experiment:
         return metrics
 
     def _absolute_test(self, stop: StopRequest) -> dict[str, float]:
-        """Greedy episodes with the policy that did best in the tests, on episodes that no test has played.
+        """Greedy episodes with what would be deployed of the policy that did best in the tests, on fresh episodes.
 
         The absolute metric of Gorsane et al. (arXiv 2209.10485). Nothing where it is not wanted.
         """
@@ -287,7 +287,8 @@ class Experiment:
             return {}
         n, before = self.settings.absolute_test_nepisode, self.runner.state_dict()
         with self.best.in_place_of(self.learner.controller):
-            stats = self._test_episodes(self.learner.controller, before, n, stop, with_replay=False)
+            deployed = self.learner.controller.for_execution()
+            stats = self._test_episodes(deployed, before, n, stop, with_replay=False)
         if not stats:
             self._stop_if_asked(stop)
         metrics = summary(stats, prefix="absolute_test_") | {"absolute_test_t_env": float(self.best.t_env)}

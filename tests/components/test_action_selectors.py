@@ -54,6 +54,12 @@ def test_joint_exploration_law() -> None:
     assert ((share - expected).abs() < 5 * (expected * (1 - expected) / draws).sqrt()).all()
 
 
+def test_no_value_is_so_low_that_an_unavailable_action_is_better() -> None:
+    values, avail = torch.tensor([[0.0, -1e30, -2e30]]), torch.tensor([[False, True, True]])
+    assert greedy(values, avail).tolist() == [1]
+    assert greedy(values, torch.zeros_like(avail)).tolist() == [0]  # where nothing is available: the first
+
+
 def test_random_actions_are_uniform_over_the_available_ones() -> None:
     values = torch.randn(60_000, 1, 4)
     avail = torch.tensor([True, False, True, True]).expand_as(values)

@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from runners.launch import curves, in_process
+from shoal.config import files
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings
 from shoal.learners.best_policy import BestPolicy
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils.console import Console
+from shoal.utils.logging import Logger
+from shoal.utils.signals import StopRequest
 
 
 def network(value):
@@ -112,3 +118,24 @@ def test_a_resumed_run_still_knows_its_best_policy(tmp_path):
     resumed = curves(tmp_path / "results" / "sacred" / "2")
     absolute = {name: series for name, series in points.items() if name.startswith("absolute_test_")}
     assert {name: series for name, series in resumed.items() if name.startswith("absolute_test_")} == absolute
+
+
+@pytest.mark.parametrize("alg", ["qmix_cadp", "ow_qmix_cadp", "s2q_cadp"])
+def test_what_is_deployed_plays_and_not_the_model_with_advice(tmp_path, alg):
+    own = {"env": "runners.team_env:TeamEnv", "runner": "episode", "seed": 5, "buffer_size": 128, "save_model": False}
+    settings = files.load("algs", alg) | own | {"test_nepisode": 8, "absolute_test_nepisode": 8}
+    with Console(100, live=False) as console, StopRequest() as stop:
+        run = Experiment(RunSettings(settings, ExperimentSettings), Logger(None, console), console, tmp_path)
+        try:
+            with torch.no_grad():  # so that advice matters without training
+                for weights in run.learner.controller.parameters():
+                    weights *= 5
+            before = run.runner.state_dict()
+            tests = run._test(stop)
+            run.runner.load_state_dict(before)  # so that it plays the same episodes
+            absolute = run._absolute_test(stop)
+        finally:
+            run.close()
+    assert absolute["absolute_test_return_mean"] == tests["test_return_mean"]
+    assert absolute["absolute_test_return_mean"] != tests["test_teacher_return_mean"]
+    assert not any("teacher" in name for name in absolute)

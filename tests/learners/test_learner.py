@@ -83,6 +83,25 @@ def test_real_steps_do_matter(make_learner: MakeLearner, make_batch: MakeBatch, 
         assert moved is matters, (b, t)
 
 
+def test_agents_without_an_available_action_count_with_their_first(
+    make_learner: MakeLearner, make_batch: MakeBatch, algorithm: Algorithm
+) -> None:
+    """Loss, metrics and gradients are those of a mask that leaves them their first action, and within reach of rewards.
+
+    What unavailable actions are worth to an argmax is no value: nothing may bootstrap from it.
+    """
+    learner, batch = make_learner(**algorithm), make_batch()
+    idle = torch.rand(batch["actions"].shape) < 0.4
+    idle[:, 1] = True  # the whole team too
+    batch["actions"][idle] = 0
+    batch["avail_actions"][idle] = False
+    refused = outcome(learner, batch)
+    batch["avail_actions"][..., 0] |= idle
+    assert_same(refused, outcome(learner, batch))
+    assert refused["loss"] < 60
+    assert refused["target_mean"].abs() < 10
+
+
 def test_targets_receive_no_gradient(make_learner: MakeLearner, make_batch: MakeBatch, algorithm: Algorithm) -> None:
     learner = make_learner(**algorithm)
     outcome(learner, make_batch())

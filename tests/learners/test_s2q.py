@@ -178,7 +178,7 @@ def scripted(
         state_hat = (batch["state"][0, :2] + 0.5).requires_grad_()
         at = {1: lambda rows: q_star[None, :rows], 3: lambda rows: promised[:, None].expand(-1, rows)}
 
-        def central(utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
+        def central(utilities: Tensor, actions: Tensor, state: Tensor, avail: Tensor | None = None) -> Tensor:
             return at[len(actions)](actions.shape[1])
 
         histories = torch.randn(3, 2, 2, 8)

@@ -9,12 +9,15 @@ from torch import Tensor
 from shoal.components.schedules import LinearSchedule, TMax, anneal_steps
 from shoal.utils.errors import UserError
 
-UNAVAILABLE = -9999999.0
-"""What an unavailable action is worth before every argmax."""
+UNAVAILABLE = -torch.inf
+"""What an unavailable action is worth in every argmax, and nowhere else."""
 
 
 def greedy(values: Tensor, avail_actions: Tensor) -> Tensor:
-    """Best available action: values ``[..., A]``, avail ``[..., A]`` bool -> int64 ``[...]``."""
+    """Best available action (where none is, the first): values and avail (bool) ``[..., A]`` -> int64 ``[...]``.
+
+    Learners read the values at this index, never the masked ones: the filler must not get into a loss.
+    """
     return values.masked_fill(~avail_actions, UNAVAILABLE).argmax(-1)
 
 

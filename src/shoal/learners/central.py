@@ -3,7 +3,7 @@
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from shoal.components.action_selectors import UNAVAILABLE
+from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
@@ -29,8 +29,11 @@ class CentralValue(nn.Module):
         utilities, hidden = self.mac.step(step, state)
         return utilities[0], hidden
 
-    def forward(self, utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
-        """Values of C joint actions: utilities ``[R, N, A]``, actions ``[C, R, N]``, state ``[R, S]`` -> ``[C, R]``."""
+    def forward(self, utilities: Tensor, actions: Tensor, state: Tensor, avail: Tensor | None = None) -> Tensor:
+        """Values of C joint actions: utilities ``[R, N, A]``, actions ``[C, R, N]``, state ``[R, S]`` -> ``[C, R]``.
+
+        ``avail`` is what ``OwnValue`` reads.
+        """
         value: Tensor = self.mixer(chosen(utilities, actions), state)
         return value
 
@@ -44,16 +47,17 @@ class OwnValue(nn.Module):
         self.mixer = mixer
 
     def utilities(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
-        """Utilities of the real steps, those of unavailable actions out of every argmax: ``[P, N, A]``."""
+        """Utilities of the real steps: ``[P, N, A]``."""
         values, _ = self.mac.unroll_packed(batch, steps)
-        return values[0].masked_fill(~steps.pack(batch["avail_actions"]), UNAVAILABLE)
+        return values[0]
 
     def step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
         """Utilities ``[B, N, A]`` while acting, and the recurrent state ``[1, B, N, H]``."""
         values, hidden = self.mac.step(step, state)
-        return values[0].masked_fill(~step["avail_actions"], UNAVAILABLE), hidden
+        return values[0], hidden
 
-    def forward(self, utilities: Tensor, actions: Tensor, state: Tensor) -> Tensor:
-        """Values of C joint actions, shapes as in ``CentralValue``."""
-        value: Tensor = self.mixer(chosen(utilities, actions), state, utilities.amax(-1).unsqueeze(0), actions)
+    def forward(self, utilities: Tensor, actions: Tensor, state: Tensor, avail: Tensor) -> Tensor:
+        """Values of C joint actions, shapes as in ``CentralValue``; which actions are available: bool ``[R, N, A]``."""
+        maxima = chosen(utilities, greedy(utilities, avail)).unsqueeze(0)  # [1, R, N]
+        value: Tensor = self.mixer(chosen(utilities, actions), state, maxima, actions)
         return value

@@ -100,7 +100,7 @@ class S2QLearner(Learner):
         if carried is None:
             carried = self.target_star.mac.initial_state(len(step))["hidden"]
         utilities, hidden = self.target_star.step(step, state.clone(recurse=False).update({"hidden": carried}))
-        values = self.target_star(utilities, candidates, step["state"])
+        values = self.target_star(utilities, candidates, step["state"], step["avail_actions"])
         return (values / self.settings.T).softmax(0).T, hidden.transpose(0, 1)
 
     def loss(self, batch: EpisodeBatch, t_env: int = 0) -> tuple[Tensor, Metrics]:
@@ -111,7 +111,8 @@ class S2QLearner(Learner):
         actions, state_acted = steps.pack(batch["actions"])[acted], state[acted]  # [R, N], [R, S]
         values, histories, added = self.controller.unroll_for_loss(batch, steps, t_env)  # [M, P, N, A], [M, P, N, H]
         candidates = greedy(values.detach(), avail)  # a_k: [M, P, N]
-        values_at = self.target_star(self.target_star.utilities(batch, steps), candidates, state)  # [M, P]
+        at_candidates = self.target_star.utilities(batch, steps), candidates, state, avail
+        values_at = self.target_star(*at_candidates)  # [M, P]
         y = self.targets(batch, steps, values_at[:1])[0]  # [R]
         candidates, values_at = candidates[:, acted], values_at[:, acted]
 
