@@ -12,6 +12,8 @@ import torch
 
 from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils.logging import Logger
+from shoal.utils.series import read_series
 
 GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.episode_limit=3"]
 SIZES = ["seed=5", "batch_size=4", "buffer_size=12", "test_nepisode=2", "target_update_interval=8"]
@@ -124,6 +126,28 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, whole):
     assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}") == 0
     assert_same_from(step, sacred(whole("s2q", PARALLEL, 420)), sacred(tmp_path, 2))
     assert read_json(sacred(tmp_path, 2) / "run.json")["status"] == "COMPLETED"
+
+
+def test_a_checkpoint_is_put_in_its_place_when_the_record_holds_all_that_came_before(tmp_path, monkeypatch):
+    """Whatever kills the run then, at once or later."""
+    logged, seen = [], []
+    log, write = Logger.log, checkpoints.write
+
+    def logging(self, metrics, t_env):
+        log(self, metrics, t_env)
+        logged.extend((name, t_env) for name in metrics)
+
+    def writing(content, path):
+        recorded = [(name, s) for name, series in read_series(sacred(tmp_path)).items() for s in series["steps"]]
+        assert sorted(recorded) == sorted(logged)
+        seen.append((path.name, len(recorded)))
+        return write(content, path)
+
+    monkeypatch.setattr(Logger, "log", logging)
+    monkeypatch.setattr(checkpoints, "write", writing)
+    assert in_process(tmp_path, "--config=s2q", *GAME, *QUICK, *SAVE, *EPISODE, "t_max=60") == 0
+    assert {"24.pt", "48.pt", "60.pt", "best.pt"} <= {name for name, _ in seen}
+    assert seen[-1][1] > seen[0][1] > 0
 
 
 def test_a_run_that_is_stopped_while_it_starts_is_recorded_so(tmp_path):

@@ -109,7 +109,7 @@ def _main(argv: list[str]) -> int:
     @ex.main
     def train(_run: Run, _config: Mapping[str, Any]) -> float | None:
         """Train, or evaluate a checkpoint."""
-        recording.guard_output(_run)
+        recording.guard(_run)
         return _run_experiment(_run, settings, content)
 
     _, usage, internal_usage = ex.get_usage(PROGRAM)
@@ -288,7 +288,7 @@ def _train(
     s: ExperimentSettings = settings.of(ExperimentSettings)
     t_start = content["progress"]["t_env"] if content else 0
     with Console(s.t_max, t_start=t_start) as console:
-        logger = Logger(run, console, tb_logs if s.use_tensorboard else None)
+        logger = Logger(run, console, tb_logs if s.use_tensorboard else None, lambda: recording.beat(run))
         experiment = None
         try:
             experiment = Experiment(settings, logger, console, model_dir)

@@ -354,7 +354,9 @@ class Experiment:
         if not s.save_model:
             return None
         try:
-            path = checkpoints.save(self._content(s.save_buffer), self.model_dir, p.t_env)
+            content = self._content(s.save_buffer)
+            self.logger.flush()  # what a resumed run does not repeat is in the record first
+            path = checkpoints.save(content, self.model_dir, p.t_env)
         except OSError as error:
             self.logger.warning(f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror}).")
             return None
@@ -373,7 +375,9 @@ class Experiment:
         p.best = score
         if s.save_model:
             try:
-                checkpoints.write(self._content(with_episodes=False), self.model_dir / checkpoints.BEST)
+                content = self._content(with_episodes=False)
+                self.logger.flush()
+                checkpoints.write(content, self.model_dir / checkpoints.BEST)
             except OSError as error:
                 self.logger.warning(f"The best test's checkpoint cannot be written ({error.strerror}).")
 

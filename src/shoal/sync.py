@@ -12,6 +12,7 @@ from shoal.utils.checkpoint import BEST, MODEL_DIR_FILE
 from shoal.utils.errors import UserError
 from shoal.utils.mongo import FORMAT, MONGO_VARIABLE, Database, Entry, MongoRun, check, connect
 from shoal.utils.recording import bounded_output, plain, redact
+from shoal.utils.series import SERIES_FILE, Series, read_series
 
 HELP = f"""Brings recorded runs to MongoDB: those made while it was away, cut short by its end, or recorded elsewhere.
 
@@ -144,7 +145,7 @@ def read_entry(folder: Path) -> Entry:
         }
         return Entry(
             {key: value for key, value in document.items() if value is not None or key in ("heartbeat", "result")},
-            {name: _series(series) for name, series in _json(folder, "metrics.json", {}).items()},
+            {name: _series(series) for name, series in _metrics(folder).items()},
             _artifacts(folder, record.get("artifacts", [])),
             [(name, folder.parent / stored) for name, stored in experiment.get("sources", [])],
             [(name, Path(stored)) for name, stored in record.get("resources", [])],
@@ -162,6 +163,13 @@ def _json(folder: Path, name: str, missing: Any = None) -> Any:
         raise UserError(f"{folder} is not a recorded run: it has no {name}.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / name} cannot be read ({error}).") from error
+
+
+def _metrics(folder: Path) -> Series:
+    try:
+        return read_series(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / SERIES_FILE} cannot be read ({error}).") from error
 
 
 def _text(path: Path) -> str:

@@ -25,7 +25,12 @@ def jobs(tmp_path):
     (path / "run.json").write_text("{}")
     metrics = {"test_battle_won_mean": (100, 0.25), "test_return_mean": (100, 7.0), "episode": (150, 3.0)}
     (path / "metrics.json").write_text(
-        json.dumps({name: {"steps": [step], "values": [value]} for name, (step, value) in metrics.items()})
+        json.dumps(
+            {
+                name: {"steps": [step], "values": [value], "timestamps": ["2026-01-01T00:00:00"]}
+                for name, (step, value) in metrics.items()
+            }
+        )
     )
     jobs[1].state, jobs[1].starts, jobs[1].machine = "running", 2, "node7"
     jobs[2].state, jobs[2].note = "failed", "killed by SIGKILL"

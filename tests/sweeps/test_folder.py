@@ -27,7 +27,11 @@ def record(folder, number, run, status="COMPLETED", model_dir="m", metrics=None,
     (path / "config.json").write_text(json.dumps(run.values))
     (path / "info.json").write_text(json.dumps({"model_dir": model_dir}))
     series = {
-        name: {"steps": [step for step, _ in points], "values": [value for _, value in points]}
+        name: {
+            "steps": [step for step, _ in points],
+            "values": [value for _, value in points],
+            "timestamps": [start for _ in points],
+        }
         for name, points in (metrics or {}).items()
     }
     (path / "metrics.json").write_text(json.dumps(series))

@@ -86,11 +86,15 @@ class Trials:
         return [Job(run, self.folder.of(run)) for run in runs]
 
 
+def series(values):
+    return {"steps": list(range(len(values))), "values": values, "timestamps": ["2026-01-01T00:00:00"] * len(values)}
+
+
 def finish(job, values, metric="test_return_mean"):
     path = job.folder.path / "sacred" / "1"
     path.mkdir(parents=True)
     (path / "run.json").write_text("{}")
-    (path / "metrics.json").write_text(json.dumps({metric: {"steps": list(range(len(values))), "values": values}}))
+    (path / "metrics.json").write_text(json.dumps({metric: series(values)}))
     job.record, job.state = path, "finished"
 
 
@@ -118,7 +122,7 @@ def test_the_win_rate_counts_where_there_is_one_unless_another_metric_is_named(t
         for job in jobs:
             finish(job, [0.5], "test_battle_won_mean")
             content = json.loads((job.record / "metrics.json").read_text())
-            content["test_return_mean"] = {"steps": [0], "values": [10.0]}
+            content["test_return_mean"] = series([10.0])
             (job.record / "metrics.json").write_text(json.dumps(content))
         assert trials.search.value_of(jobs) == value
 

@@ -169,15 +169,17 @@ class TestFiles:
         observer.started_event(**START, _id=None)
         observer.log_metrics(measured(steps=[1]), {})
 
-        def killed(source, target):
+        def killed(*args):
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", killed)
+            patch.setattr(os, "fsync", killed)
             observer.log_metrics(measured(steps=[2]), {})
             assert read(observer.dir, "metrics.json")["loss"]["steps"] == [1]
         observer.log_metrics({}, {})  # what could not be saved is saved at the next heartbeat
         assert read(observer.dir, "metrics.json")["loss"]["steps"] == [1, 2]
+        assert not list(Path(observer.dir).glob("*.tmp"))
 
     def test_output_changed_by_the_filter_is_recorded_as_changed(self, tmp_path):
         observer = file_observer(tmp_path)

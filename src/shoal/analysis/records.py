@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from shoal.utils.errors import UserError
+from shoal.utils.series import has_series, read_series
 
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Environment steps and the values recorded there."""
@@ -89,11 +90,12 @@ def read_run(folder: Path) -> RecordedRun:
     try:
         config = json.loads((folder / "config.json").read_text())
         entry = _json(folder / "run.json")
-        if entry and not (folder / "metrics.json").exists():  # it ended before it had measured anything
-            recorded = {}
-        else:
-            recorded = json.loads((folder / "metrics.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        if not entry and not has_series(folder):  # else it ended before it had measured anything
+            raise UserError(
+                f"{folder} is not a recorded run (config.json and metrics.json of sacred): no metrics.json."
+            )
+        recorded = read_series(folder)
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a recorded run (config.json and metrics.json of sacred): {error}.") from error
     return make_run(folder, config, recorded, entry, _json(folder / "info.json"))
 

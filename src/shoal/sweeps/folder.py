@@ -15,6 +15,7 @@ from shoal.analysis.records import number
 from shoal.sweeps.plan import PlannedRun
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
+from shoal.utils.series import Series, read_series
 
 SETTINGS_FILE, OUTPUT_FILE, LOCK_FILE = "settings.yaml", "out.txt", "lock"
 
@@ -88,7 +89,7 @@ class RunFolder:
         saved, records = max(0, self.last_step()), self.records()
         if not records:
             return Seen(saved)
-        series = {k: s for k, s in _read_json(records[-1] / "metrics.json").items() if s.get("steps")}
+        series = {k: s for k, s in _metrics(records[-1]).items() if s.get("steps")}
         metrics = {k: (int(s["steps"][-1]), number(s["values"][-1])) for k, s in series.items()}
         return Seen(max((saved, *(step for step, _ in metrics.values()))), metrics)
 
@@ -96,7 +97,7 @@ class RunFolder:
         """All values of a metric, in the order of their steps, over the starts that ``record`` goes on from."""
         values: dict[int, float] = {}
         for one in self.chain(record):
-            recorded = _read_json(one / "metrics.json").get(metric, {"steps": [], "values": []})
+            recorded = _metrics(one).get(metric, {"steps": [], "values": []})
             start = recorded["steps"][0] if recorded["steps"] else 0
             values = {step: value for step, value in values.items() if step < start or not recorded["steps"]}
             values |= {step: number(v) for step, v in zip(recorded["steps"], recorded["values"], strict=True)}
@@ -116,6 +117,13 @@ class RunFolder:
 def _models_of(record: Path) -> str:
     """The name of a record's folder of checkpoints; a sweep may be continued by another path."""
     return Path(_read_json(record / "info.json").get("model_dir", "")).name
+
+
+def _metrics(record: Path) -> Series:
+    try:
+        return read_series(record)
+    except (OSError, ValueError):
+        return {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

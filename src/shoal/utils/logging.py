@@ -27,13 +27,21 @@ class Logger:
         run: The sacred run, or None to leave sacred out.
         console: Where `info` and `warning` speak.
         tensorboard_dir: Folder of the TensorBoard event file, made if missing; None for no TensorBoard.
+        flush: Brings what sacred has been told to the disk (see `shoal.utils.recording.beat`).
 
     Raises:
         UserError: tensorboardX is not installed, or `tensorboard_dir` cannot be written to.
     """
 
-    def __init__(self, run: Run | None, console: Console, tensorboard_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        run: Run | None,
+        console: Console,
+        tensorboard_dir: Path | None = None,
+        flush: Callable[[], None] = lambda: None,
+    ) -> None:
         self._console = console
+        self._flush = flush
         self._latest: dict[str, float] = {}
         self._recorders: dict[str, Callable[[dict[str, float], int], None]] = {}
         self._tensorboard = None if tensorboard_dir is None else _TensorBoard(Path(tensorboard_dir))
@@ -75,6 +83,10 @@ class Logger:
     def latest(self) -> dict[str, float]:
         """The last value of every metric logged so far (a copy)."""
         return dict(self._latest)
+
+    def flush(self) -> None:
+        """Returns when all that was logged is recorded on the disk, or a warning says that it cannot be."""
+        self._flush()
 
     def info(self, text: str) -> None:
         """Shows a permanent line."""

@@ -4,7 +4,9 @@ What sacred 0.8.7 loses without a word, and what is done about it here (for Mong
 
 * a metric that is a tensor or a full disk makes it drop the observer for the rest of the run: `file_observer`
   converts, keeps what it could not store and tries again;
-* `metrics.json` is rewritten in place: a kill in that moment loses all of it. Ours is replaced at once;
+* `metrics.json` is rewritten in place: a kill in that moment loses all of it. Ours is replaced at once, and seldom:
+  what came since is in a journal (`shoal.utils.series`);
+* metrics since the last heartbeat are lost in a kill, also those from before a checkpoint: `beat`;
 * text printed since the last heartbeat is lost when a run fails: `flush_record`;
 * printed text is read in two threads without a lock, which loses and misplaces pieces: `guard_output`;
 * captured output over 16 MB cannot be stored in MongoDB: `bounded_output`.
@@ -12,10 +14,12 @@ What sacred 0.8.7 loses without a word, and what is done about it here (for Mong
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,6 +37,7 @@ from sacred.settings import SETTINGS
 from sacred.stdout_capturing import TeeingStreamProxy
 
 from shoal.utils.errors import UserError
+from shoal.utils.series import SeriesWriter, replace_file
 
 if TYPE_CHECKING:
     from sacred.run import Run
@@ -41,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 _HEAD = _TAIL = 2**20  # characters of captured output kept from the start and from the end of a run
 _CUT = re.compile(r"\n\[\.\.\. (\d+) characters of output left out here \.\.\.\]\n")
+
+_RESERVE = 256 * 1024  # bytes: what an end takes to record, all but a long run's metrics
 
 _UID = "uid"
 
@@ -153,8 +160,35 @@ def _played_out(line: str) -> list[str]:
     return [shown] if cursor == len(cells) else [shown, shown[:cursor]]
 
 
+def guard(run: Run) -> None:
+    """Guards what sacred does in two threads without a lock. To be called first in a run's main function."""
+    guard_output(run)
+    lock, beat = threading.RLock(), run._emit_heartbeat
+
+    def beat_alone() -> None:
+        # Two at once: one may have taken new metrics from sacred and not stored them when the other returns.
+        with lock:
+            beat()
+
+    run._emit_heartbeat = beat_alone  # type: ignore[method-assign]
+    if run._heartbeat is not None:
+        run._heartbeat.func = beat_alone
+
+
+def beat(run: Run) -> None:
+    """Brings all metrics logged so far to the observers of a running run, whose file record is then on the disk.
+
+    To be called before a checkpoint is put in its place: what came before it is never recorded again. Never raises an
+    `Exception`; the file record says itself what it cannot write.
+    """
+    try:
+        run._emit_heartbeat()
+    except Exception as error:
+        _log.warning("the metrics so far could not be recorded (%s)", error)
+
+
 def guard_output(run: Run) -> None:
-    """Has sacred read all that a run's main function prints, each piece once. To be called first in it.
+    """Has sacred read all that a run's main function prints, each piece once.
 
     sacred reads the output in its heartbeat's thread and, at the end, in the run's own, without a lock: of two
     reads at once one is lost, a line printed during a read is written over another one, and what comes after the
@@ -218,7 +252,7 @@ def flush_record(run: Run) -> None:
 # Files.
 
 
-def file_observer(folder: Path | str) -> FileStorageObserver:
+def file_observer(folder: Path | str) -> RunFolder:
     """A FileStorageObserver for `folder`; runs are numbered 1, 2, 3, ... in it.
 
     After the run has started, its `dir` (text) is the run's own folder.
@@ -236,17 +270,20 @@ def file_observer(folder: Path | str) -> FileStorageObserver:
             f"cannot record runs in {folder} ({error.strerror or error}): "
             "choose a folder that you can write to, or free some space"
         ) from error
-    return _RunFolder(folder)
+    return RunFolder(folder)
 
 
-class _RunFolder(FileStorageObserver):
-    """Replaces files instead of rewriting them, and tries again at the next heartbeat after a full disk."""
+class RunFolder(FileStorageObserver):
+    """Replaces files instead of rewriting them, and tries again at the next heartbeat after a full disk.
+
+    Some room is kept from the start on for the last words of a run whose disk is full by then.
+    """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         super().initialize(*args, **kwargs)
-        self._measured: dict[str, dict[str, list[Any]]] = {}
-        self._unsaved = False
-        self._saved_cout = ""
+        self.lacks = ""
+        """Of a run that has ended: what could not be recorded, and why."""
+        self._saved_cout, self._cout_bytes = "", 0
         self._complained = False
 
     def queued_event(self, *args: Any, **kwargs: Any) -> Any:
@@ -258,8 +295,17 @@ class _RunFolder(FileStorageObserver):
 
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
         uid_of(kwargs["meta_info"])
-        self._measured, self._saved_cout = {}, ""
-        return super().started_event(*args, **kwargs)
+        self._saved_cout, self._cout_bytes = "", 0
+        self.lacks = ""
+        number = super().started_event(*args, **kwargs)
+        self._series = SeriesWriter(Path(self.dir))
+        with contextlib.suppress(OSError), open(self._reserve, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE)
+        return number
+
+    @property
+    def _reserve(self) -> Path:
+        return Path(self.dir) / ".room_for_the_end"
 
     def _make_run_dir(self, _id: Any) -> None:
         # An id that came from MongoDB knows nothing of the folders here: one may exist.
@@ -280,41 +326,81 @@ class _RunFolder(FileStorageObserver):
         self._replace(filename, json.dumps(flatten(obj), sort_keys=True, indent=2))
 
     def _replace(self, filename: str, text: str) -> None:
-        path = os.path.join(self.dir, filename)
-        with open(path + ".tmp", "w", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(text)
-        os.replace(path + ".tmp", path)
+        replace_file(Path(self.dir) / filename, text.encode("utf-8", "replace"))
+
+    def save_file(self, filename: str, target_name: str | None = None) -> None:
+        target = Path(self.dir) / (target_name or Path(filename).name)
+        copied = target.with_name(f"{target.name}.tmp")
+        try:
+            shutil.copyfile(filename, copied)
+            copied.replace(target)
+        except OSError:
+            copied.unlink(missing_ok=True)
+            raise
 
     def save_cout(self) -> None:
         # sacred remembers a position in the text; a filter that changes what is before it makes it wrong.
         if self.cout.startswith(self._saved_cout):
+            new = self.cout[len(self._saved_cout) :].encode("utf-8", "replace")
             with open(os.path.join(self.dir, "cout.txt"), "ab") as file:
-                file.write(self.cout[len(self._saved_cout) :].encode("utf-8", "replace"))
+                file.truncate(self._cout_bytes)  # part of a piece, if the disk was full the last time
+                file.write(new)
+            self._cout_bytes += len(new)
         else:
             self._replace("cout.txt", self.cout)
+            self._cout_bytes = os.path.getsize(os.path.join(self.dir, "cout.txt"))
         self._saved_cout = self.cout
 
     def log_metrics(self, metrics_by_name: MetricsByName, info: dict[str, Any]) -> None:
         # sacred's own reads the file back and rewrites it, indented: ever slower in a long run.
-        for name, new in metrics_by_name.items():
-            series = self._measured.setdefault(name, {"values": [], "steps": [], "timestamps": []})
-            series["values"] += plain(new["values"])
-            series["steps"] += plain(new["steps"])
-            series["timestamps"] += [moment.isoformat() for moment in new["timestamps"]]
-            self._unsaved = True
-        if self._unsaved:
-            self._try(self._save_metrics)
-
-    def _save_metrics(self) -> None:
-        self._replace("metrics.json", json.dumps(self._measured, sort_keys=True))
-        self._unsaved = False
+        self._series.add(
+            {
+                name: {
+                    "values": plain(new["values"]),
+                    "steps": plain(new["steps"]),
+                    "timestamps": [moment.isoformat() for moment in new["timestamps"]],
+                }
+                for name, new in metrics_by_name.items()
+            }
+        )
+        if not self._series.up_to_date:
+            self._try(self._series.store)
 
     def heartbeat_event(self, info: Any, captured_out: str, beat_time: datetime, result: Any) -> None:
         event = super().heartbeat_event
         self._try(lambda: event(plain(info), captured_out, beat_time, plain(result)))
 
     def completed_event(self, stop_time: datetime, result: Any) -> None:
-        super().completed_event(stop_time, plain(result))
+        event = super().completed_event
+        self._end("COMPLETED", lambda: event(stop_time, plain(result)))
+
+    def interrupted_event(self, interrupt_time: datetime, status: str) -> None:
+        event = super().interrupted_event
+        self._end(status, lambda: event(interrupt_time, status))
+
+    def failed_event(self, fail_time: datetime, fail_trace: Any) -> None:
+        event = super().failed_event
+        self._end("FAILED", lambda: event(fail_time, fail_trace))
+
+    def _end(self, status: str, save: Callable[[], None]) -> None:
+        """Record how the run ended, and what is still to be recorded; ``lacks`` says what could not be."""
+        lacks = []
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+        try:
+            save()
+        except OSError as error:
+            lacks.append(f"its end ({status}; {error.strerror or error})")
+        try:
+            self._series.store(whole=True)
+        except OSError as error:
+            if not self._series.up_to_date:
+                lacks.append(f"its last metrics ({error.strerror or error})")
+        try:
+            self.save_cout()
+        except OSError as error:
+            lacks.append(f"its last output ({error.strerror or error})")
+        self.lacks = " and ".join(lacks)
 
     def artifact_event(self, name: str, filename: str, metadata: Any = None, content_type: Any = None) -> None:
         event = super().artifact_event
