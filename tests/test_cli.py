@@ -324,6 +324,18 @@ def test_a_map_of_no_entry_has_the_values_of_every_map(cli):
     assert shown["epsilon_anneal_time"] == ("100000", "algs/s2q.yaml")
 
 
+def test_a_suites_entry_is_shown_as_the_source(cli):
+    def shown(*more):
+        return sources(cli("print_config", "--config=s2q", *more))["obs_agent_id"]
+
+    assert shown("--env-config=smax", "with", "env_args.map_name=6h_vs_8z") == ("True", None)
+    assert shown("--env-config=sc2") == ("False", "algs/s2q.yaml, env sc2")
+    assert shown("--env-config=sc2", "with", "obs_agent_id=True") == ("True", "command line")
+    Path("own.yaml").write_text("extends: s2q\nper_map:\n  8m: {obs_agent_id: true}\n")
+    own = sources(cli("print_config", "--config=own.yaml", "--env-config=sc2", "with", "env_args.map_name=8m"))
+    assert own["obs_agent_id"] == ("True", "own.yaml, map 8m")
+
+
 MINE = """
 extends: qmix
 name: mine

@@ -209,7 +209,7 @@ def raw_config(
         recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
         for option, kind in CONFIG_OPTIONS.items():
             if option in chosen:
-                named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]))
+                named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
                 _refuse_other(recorded, named, f"{option}={chosen[option]}")
         return *files.overlay([files.Layer("checkpoint", recorded), *given]), content
 
@@ -220,8 +220,8 @@ def raw_config(
             )
     default = files.Layer("default.yaml", files.read(files.FOLDER / "default.yaml"))
     yamls = [*files.layers("envs", chosen["--env-config"]), *files.layers("algs", chosen["--config"])]
-    map_name = _map_name(files.overlay([default, *yamls, *given])[0])
-    config, sources = files.overlay([default, *yamls, *(layer.on(map_name) for layer in yamls), *given])
+    bare = files.overlay([default, *yamls, *given])[0]
+    config, sources = files.overlay([default, *files.resolved(yamls, bare.get("env"), _map_name(bare)), *given])
     content = None
     if config.get("checkpoint_path"):
         load_step = config.get("load_step", 0)

@@ -471,7 +471,7 @@ def play(suite: str) -> None:
 
     began = time.monotonic()
     preset = files.load("envs", suite)
-    preset = files.load("envs", suite, files.map_of(preset.get("env_args")))
+    preset = files.load("envs", suite, files.map_of(preset.get("env_args")), preset.get("env"))
     raw: dict[str, Any] = {key: preset[key] for key in ("env", "env_args") if key in preset}
     settings = RunSettings(raw, _EnvironmentAlone)
     env_class = settings.components["env"]

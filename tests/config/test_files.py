@@ -120,6 +120,22 @@ def test_an_extending_file_is_merged_over_the_other_and_then_the_map_is_looked_u
     assert files.load("algs", last, "8m")["e"] == "far 8m"
 
 
+def test_what_a_file_changes_in_a_suite_lies_over_its_values_and_under_those_of_the_map(tmp_path):
+    far = write(
+        tmp_path / "far.yaml",
+        "a: far\nb: far\nc: far\nd: far\nper_env:\n  sc2: {b: far sc2, c: far sc2, d: far sc2}\n  smax:\n"
+        "per_map:\n  3m: {c: far 3m}\n",
+    )
+    last = write(tmp_path / "last.yaml", "extends: far.yaml\nb: last\nper_env:\n  sc2: {c: last sc2, d: last sc2}\n")
+    alone = {"a": "far", "b": "last", "c": "far", "d": "far"}
+    for other in ("smax", "SC2", "", None, 3, ["sc2"]):
+        assert files.load("algs", last, env=other) == alone
+    stack = files.layers("algs", last)
+    settings, sources = files.overlay(files.resolved(stack, "sc2", "3m"))
+    assert settings == {"a": "far", "b": "far sc2", "c": "far 3m", "d": "last sc2"}
+    assert sources == {"a": far, "b": f"{far}, env sc2", "c": f"{far}, map 3m", "d": f"{last}, env sc2"}
+
+
 @pytest.mark.parametrize(("kind", "name", "key"), [("algs", "s2q", "learner"), ("envs", "smax", "env")])
 def test_a_file_may_extend_one_that_ships(tmp_path, kind, name, key):
     mine = write(tmp_path / "mine.yaml", f"extends: {name}\nname: mine\n")
@@ -135,7 +151,7 @@ def test_every_setting_is_traced_to_the_file_that_had_the_last_word(tmp_path):
         write(tmp_path / "mine.yaml", "extends: base.yaml\nb: 1\nx: {q: 3}\ny: {p: 4}\nz: 5\n"),
     )
     stack = files.layers("algs", mine)
-    settings, sources = files.overlay([*stack, *(layer.on("3m") for layer in stack)])
+    settings, sources = files.overlay(files.resolved(stack, None, "3m"))
     assert settings == {"a": 1, "b": 1, "c": 2, "x": {"p": 1, "q": 3}, "y": {"p": 4}, "z": 5}
     assert sources == {
         "a": str(base),
@@ -168,6 +184,13 @@ def test_every_setting_is_traced_to_the_file_that_had_the_last_word(tmp_path):
         ("per_map: {corridor: {per_map: {MMM2: {}}}}", ["per_map.corridor in", "'per_map'", "top of a file"]),
         ("per_map: {corridor: {extends: s2q}}", ["per_map.corridor in", "'extends'", "top of a file"]),
         ("per_map: {corridor: {env_args: {map_name: 3m}}}", ["per_map.corridor in", "env_args.map_name", "leave"]),
+        ("per_map: {corridor: {env: smax}}", ["per_map.corridor in", "sets env,", "leave"]),
+        ("per_env: sc2", ["per_env in", "mine.yaml", "mapping of environment names", "'sc2'"]),
+        ("per_env: {sc2: 0.75}", ["per_env.sc2 in", "mine.yaml", "mapping of setting names", "0.75"]),
+        ("per_env: {smac: {lr: 1}}", ["per_env.smac in", "mine.yaml", "no environment", "'smax'"]),
+        ("per_env: {sc2: {env: smax}}", ["per_env.sc2 in", "sets env,", "leave"]),
+        ("per_env: {sc2: {env_args: {map_name: 3m}}}", ["per_env.sc2 in", "env_args.map_name", "leave"]),
+        ("per_env: {sc2: {per_map: {}}}", ["per_env.sc2 in", "'per_map'", "top of a file"]),
         ("per_map: {pursuit: {env_args: {env_name: pursuit}}}", ["per_map.pursuit in", "env_args.env_name", "leave"]),
     ],
 )
@@ -209,7 +232,7 @@ def on_map(alg, map_name):
     """The checked settings of an algorithm on a map of a suite that has maps of every name."""
     here = files.Layer("test", {"env": f"{__name__}:AnyMap", "env_args": {"map_name": map_name}})
     stack = files.layers("algs", alg)
-    settings, sources = files.overlay([here, *stack, *(layer.on(map_name) for layer in stack)])
+    settings, sources = files.overlay([here, *files.resolved(stack, None, map_name)])
     return RunSettings(settings, ExperimentSettings, sources)
 
 
@@ -266,9 +289,6 @@ def test_s2q_has_the_papers_values_on_every_scenario_of_its_tables(map_name):
     assert (values["K"], values["T"], values["alpha"], values["w_c"]) == paper
     assert settings.sources["w_c"] == f"algs/s2q.yaml, map {map_name}"
     assert values["epsilon_anneal_time"] == (500_000 if map_name == "6h_vs_8z" else 100_000)
-    football = map_name.startswith("academy")
-    assert values["rnn_hidden_dim"] == (256 if football else 64)
-    assert values["obs_agent_id"] is football
 
 
 def test_s2q_names_no_other_scenario():
@@ -279,3 +299,68 @@ def test_s2q_names_no_other_scenario():
 def test_all_that_are_compared_on_6h_vs_8z_explore_equally_long(alg):
     assert on_map(alg, "6h_vs_8z").values["epsilon_anneal_time"] == 500_000
     assert on_map(alg, "3m").values["epsilon_anneal_time"] == 100_000
+
+
+# Methods that are compared in one environment differ in the method, not in what their agents know.
+
+INPUTS = ("obs_agent_id", "obs_last_action", "full_comm", "rnn_hidden_dim", "time_limit_is_terminal", "env_args")
+STARCRAFT = ("sc2", "sc2v2", "sc2hard")
+CADP_FOOTBALL = ("academy_3_vs_2", "academy_3_vs_1_with_keeper", "academy_counterattack_easy")
+
+
+def of_a_run(alg, env, **env_args):
+    """The checked settings of a run as the command line puts them together."""
+    stack = [*files.layers("envs", env), *files.layers("algs", alg)]
+    if env_args:
+        stack.append(files.Layer("command line", {"env_args": env_args}))
+    bare = files.overlay(stack)[0]
+    raw, sources = files.overlay(files.resolved(stack, bare["env"], files.map_of(bare.get("env_args"))))
+    return RunSettings(raw, ExperimentSettings, sources)
+
+
+def meant_to_differ(alg, env, map_name):
+    """What a preset changes on purpose, and says so in its file."""
+    differs = set()
+    if alg == "full_comm":
+        differs.add("full_comm")
+    if alg == "bang_bang_lan":
+        differs.add("env_args")  # action_mode
+    if alg.startswith("s2q") and env in STARCRAFT:
+        differs.add("obs_agent_id")  # as released
+    if alg in ("vdn_cadp", "qmix_cadp", "qplex_cadp") and env == "grf" and map_name in CADP_FOOTBALL:
+        differs |= {"rnn_hidden_dim", "time_limit_is_terminal"}  # as released
+    return differs
+
+
+SMAC_MAPS = ["5m_vs_6m", "27m_vs_30m", "6h_vs_8z", "3s5z_vs_3s6z"]
+MAPS = {
+    "smax": SMAC_MAPS,
+    "sc2": [*SMAC_MAPS, "MMM2", "corridor", "1o_10b_vs_1r", "5z_vs_1ul"],
+    "sc2v2": ["zerg_5_vs_5"],
+    "grf": [*CADP_FOOTBALL, "academy_4_vs_3", "academy_counterattack_hard", "5_vs_5"],
+    "sisl": ["waterworld", "pursuit"],
+}
+
+
+@pytest.mark.parametrize(("env", "map_name"), [(e, m) for e in files.names("envs") for m in [None, *MAPS.get(e, [])]])
+def test_all_methods_know_the_same_in_one_environment(env, map_name):
+    where = {} if map_name is None else {"env_name" if env == "sisl" else "map_name": map_name}
+    common = of_a_run("qmix", env, **where).values
+    algs = [alg for alg in files.names("algs") if "action_mode" in common["env_args"] or alg != "bang_bang_lan"]
+    for alg in algs:
+        values = of_a_run(alg, env, **where).values
+        different = {key for key in INPUTS if values.get(key) != common.get(key)}
+        on = map_name or common["env_args"].get("map_name")
+        assert different == meant_to_differ(alg, env, on), (alg, env, on)
+
+
+@pytest.mark.parametrize("alg", [name for name in files.names("algs") if name.startswith("s2q")])
+def test_s2q_leaves_ids_out_on_starcraft_alone(alg):
+    for env in files.names("envs"):
+        settings = of_a_run(alg, env)
+        assert settings.values["obs_agent_id"] is (env not in STARCRAFT)
+        if env in STARCRAFT:
+            assert settings.sources["obs_agent_id"] == f"algs/s2q.yaml, env {env}"
+    # A map of SMAX has the name of StarCraft's.
+    assert of_a_run(alg, "smax", map_name="6h_vs_8z").values["obs_agent_id"] is True
+    assert of_a_run(alg, "sc2", map_name="6h_vs_8z").values["obs_agent_id"] is False

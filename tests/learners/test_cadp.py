@@ -327,7 +327,7 @@ COMMON = {
 def settings_of(alg: str, map_name: str) -> RunSettings:
     suite = "grf" if map_name.startswith("academy") else "smax"
     layers = files.layers("envs", suite) + files.layers("algs", alg)  # as the command line lays them
-    raw = files.overlay([*layers, *(layer.on(map_name) for layer in layers)])[0]
+    raw = files.overlay(files.resolved(layers, suite, map_name))[0]
     return RunSettings(raw | {"env": "matrix_game", "env_args": {}}, ExperimentSettings)
 
 

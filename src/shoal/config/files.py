@@ -1,7 +1,8 @@
 """The YAML files: finding them by name or path, reading them, merging them.
 
-Two keys are not settings. ``extends: NAME`` lays the file over another one of its kind; ``per_map:`` holds, by the
-name of a map (or of one environment of a suite), what changes on it. docs/settings.md tells users about both.
+Three keys are not settings. ``extends: NAME`` lays the file over another one of its kind; ``per_env:`` holds, by the
+name of an environment suite, what changes in it; ``per_map:``, by the name of a map (or of one environment of a suite),
+what changes on it. docs/settings.md tells users about them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,28 +12,43 @@ from typing import Any, Literal
 
 import yaml
 
-from shoal.registry import nearest
+from shoal.registry import COMPONENTS, nearest
 from shoal.utils.errors import UserError
 
 FOLDER = Path(__file__).parent
 Kind = Literal["algs", "envs"]
-RESERVED = ("extends", "per_map")
+RESERVED = ("extends", "per_env", "per_map")
 MAP_KEYS = ("map_name", "env_name")
 """The settings of environments that name what ``per_map`` is looked up by; no suite has both."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The settings that one source gives, and what it changes on which map."""
+    """The settings that one source gives, and what it changes in which environment suite and on which map."""
 
     source: str
     settings: Mapping[str, Any]
+    per_env: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     per_map: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def on(self, map_name: Any) -> "Layer":
-        """What this source changes on one map; nothing where ``map_name`` is not the name of a map."""
-        settings = self.per_map.get(map_name, {}) if isinstance(map_name, str) else {}
-        return Layer(f"{self.source}, map {map_name}", settings)
+
+def resolved(layers: Iterable[Layer], env: Any, map_name: Any) -> list[Layer]:
+    """``layers``, then what they change in the suite ``env``, then what they change on the map ``map_name``.
+
+    What is no name (None, or a wrong type, which is refused later) changes nothing.
+    """
+    stack = list(layers)
+    in_env = [Layer(f"{layer.source}, env {env}", layer.per_env[env]) for layer in stack if _named(env, layer.per_env)]
+    on_map = [
+        Layer(f"{layer.source}, map {map_name}", layer.per_map[map_name])
+        for layer in stack
+        if _named(map_name, layer.per_map)
+    ]
+    return [*stack, *in_env, *on_map]
+
+
+def _named(name: Any, entries: Mapping[str, Any]) -> bool:
+    return isinstance(name, str) and name in entries
 
 
 def map_of(env_args: Any) -> Any:
@@ -93,8 +109,8 @@ def layers(kind: Kind, name: str) -> list[Layer]:
             raise UserError(f"Settings files extend each other in a circle, {circle}: take one 'extends' out.")
         passed.append(path)
         content = read(path)
-        extends, per_map = content.pop("extends", None), content.pop("per_map", None)
-        found.insert(0, Layer(source, content, _checked(per_map, path)))
+        extends, per_env, per_map = (content.pop(key, None) for key in RESERVED)
+        found.insert(0, Layer(source, content, _checked_envs(per_env, path), _checked("per_map", per_map, path)))
         if extends is None:
             return found
         if not isinstance(extends, str):
@@ -102,10 +118,9 @@ def layers(kind: Kind, name: str) -> list[Layer]:
         source, path = _find(kind, extends, path)
 
 
-def load(kind: Kind, name: str, map_name: Any = None) -> dict[str, Any]:
-    """The settings of a file over those that it extends, with what they change on the map ``map_name``."""
-    stack = layers(kind, name)
-    return overlay([*stack, *(layer.on(map_name) for layer in stack)])[0]
+def load(kind: Kind, name: str, map_name: Any = None, env: Any = None) -> dict[str, Any]:
+    """The settings of a file over those that it extends, with what they change in the suite and on the map."""
+    return overlay(resolved(layers(kind, name), env, map_name))[0]
 
 
 def _find(kind: Kind, name: str, extended_by: Path | None = None) -> tuple[str, Path]:
@@ -128,26 +143,39 @@ def _find(kind: Kind, name: str, extended_by: Path | None = None) -> tuple[str, 
     return f"{kind}/{name}.yaml", FOLDER / kind / f"{name}.yaml"
 
 
-def _checked(per_map: Any, path: Path) -> dict[str, dict[str, Any]]:
-    """``per_map`` of the file ``path``, an entry without content as an empty one."""
-    if per_map is None:
+def _checked(section: str, given: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """``per_env`` or ``per_map`` of the file ``path``, an entry without content as an empty one."""
+    if given is None:
         return {}
-    if not isinstance(per_map, dict) or not all(isinstance(name, str) for name in per_map):
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        what, example = ("environment", "sc2") if section == "per_env" else ("map", "corridor")
         raise UserError(
-            f"per_map in {path} must be a mapping of map names to settings, such as {{corridor: {{lr: 0.0005}}}}, "
-            f"not {per_map!r}."
+            f"{section} in {path} must be a mapping of {what} names to settings, such as "
+            f"{{{example}: {{lr: 0.0005}}}}, not {given!r}."
         )
-    entries = {name: {} if entry is None else entry for name, entry in per_map.items()}
+    entries = {name: {} if entry is None else entry for name, entry in given.items()}
     for name, entry in entries.items():
+        here = f"{section}.{name} in {path}"
         if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
-            raise UserError(f"per_map.{name} in {path} must be a mapping of setting names to values, not {entry!r}.")
+            raise UserError(f"{here} must be a mapping of setting names to values, not {entry!r}.")
         for key in RESERVED:
             if key in entry:
-                raise UserError(f"per_map.{name} in {path} holds '{key}', which stands only at the top of a file.")
+                raise UserError(f"{here} holds '{key}', which stands only at the top of a file.")
         env_args = entry.get("env_args")
-        for key in MAP_KEYS:
-            if isinstance(env_args, dict) and key in env_args:
-                raise UserError(f"per_map.{name} in {path} sets env_args.{key}, by which it is chosen: leave that out.")
+        choosing = [f"env_args.{key}" for key in MAP_KEYS if isinstance(env_args, dict) and key in env_args]
+        for key in (*(["env"] if "env" in entry else []), *choosing):
+            raise UserError(f"{here} sets {key}, by which entries are chosen: leave that out.")
+    return entries
+
+
+def _checked_envs(per_env: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """``per_env`` of the file ``path``, whose names are those of suites or import paths."""
+    entries = _checked("per_env", per_env, path)
+    for name in entries:
+        if name not in COMPONENTS["env"] and ":" not in name:
+            raise UserError(
+                f"per_env.{name} in {path} names no environment: did you mean {nearest(name, list(COMPONENTS['env']))}?"
+            )
     return entries
 
 
