@@ -13,6 +13,7 @@ from shoal.analysis.payoff_runs import Record, plan
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
 from shoal.components.replay import ReplayBuffer
+from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
 from shoal.experiment import ExperimentSettings
@@ -20,15 +21,16 @@ from shoal.learners.learner import Learner
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 
 CPU = torch.device("cpu")
-QUICK = {"lr": 2e-3, "target_update_interval": 200, "epsilon_anneal_time": 1500, "obs_agent_id": True}
+GAME = MatrixGameSettings()
+QUICK = {"lr": 2e-3, "target_update_interval": 200, "epsilon_anneal_time": 1500}
 AA, BB, CC = [0, 0], [1, 1], [2, 2]
 
 
-def train(seed: int, steps: int = 4000, **settings: Any) -> tuple[Learner, Tensor]:
+def train(seed: int, steps: int = 4000, game: MatrixGameSettings = GAME, **settings: Any) -> tuple[Learner, Tensor]:
     """The learner after ``steps``, and the greedy joint action of each of its copies: ``[M, N]``."""
     torch.manual_seed(seed)
     run = RunSettings({"env": "matrix_game", **QUICK, **settings}, ExperimentSettings)
-    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=8), MatrixGameEnv, MatrixGameSettings(), seed)
+    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=8), MatrixGameEnv, game, seed)
     learner: Learner = run.make("learner", spec=runner.spec, make=run.make)
     buffer = ReplayBuffer(runner.scheme(learner.controller), 2000, runner.spec.episode_limit, CPU, seed)
     for t_env in range(0, steps, 8):
@@ -40,6 +42,14 @@ def train(seed: int, steps: int = 4000, **settings: Any) -> tuple[Learner, Tenso
     episode = rollout.batch[:1]
     values, _ = learner.controller.unroll_packed(episode, PackedSteps.of(episode))
     return learner, greedy(values[:, 0], episode["avail_actions"][0, 0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("alg", ["qmix", "s2q"])
+def test_agents_that_see_the_same_learn_to_do_different_things(alg: str, seed: int) -> None:
+    """The presets as they are: agent 0 has to play A and agent 1 B, which without their ids they cannot."""
+    preset = files.load("algs", alg, env="matrix_game")
+    assert train(seed, 800, MatrixGameSettings(payoff=[[0, 10], [0, 0]]), **preset)[1][0].tolist() == [0, 1]
 
 
 SEEDS = [pytest.param(0), *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
