@@ -43,10 +43,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "agent": {
         "rnn": "shoal.modules.agents.rnn:RNNAgent",
+        "mlp": "shoal.modules.agents.mlp:MLPAgent",
         "att_rnn": "shoal.modules.agents.cadp:CADPAgent",
     },
     "central_agent": {
         "central_rnn": "shoal.modules.agents.rnn:RNNAgent",
+        "central_mlp": "shoal.modules.agents.mlp:MLPAgent",
     },
     "action_selector": {
         "epsilon_greedy": "shoal.components.action_selectors:EpsilonGreedy",

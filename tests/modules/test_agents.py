@@ -1,8 +1,10 @@
-"""The recurrent agent: copies against separate networks, and against plain PyTorch modules."""
+"""The recurrent and the feed-forward agent: copies against separate networks, and against plain PyTorch modules."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from shoal.modules.agents.mlp import MLPAgent, MLPAgentSettings
 from shoal.modules.agents.rnn import RNNAgent, RNNAgentSettings
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.modules.mixers.qmix import QMixer, QMixerSettings
@@ -68,3 +70,26 @@ def test_copies_equal_separate_agents_and_mixers() -> None:
             for (name, p), q in zip(stacked.named_parameters(), single.parameters(), strict=True):
                 assert q.grad.any(), name
                 close(p.grad[k : k + 1], q.grad, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_feed_forward_agent_is_a_multilayer_perceptron_without_memory(layers: int) -> None:
+    agent = MLPAgent(MLPAgentSettings(rnn_hidden_dim=H, mlp_layers=layers), D, A, M)
+    inputs = torch.randn(P, N, D)
+    outputs, features = agent(inputs, agent.initial_hidden(B, N), COUNTS)
+    assert outputs.shape == (M, P, N, A)
+    assert features.shape == (M, P, N, H)
+    for k in range(M):
+        weights, x = copy_state_dict(agent, k), inputs
+        for i in range(layers):
+            x = nn.functional.linear(x, weights[f"body.{2 * i}.weight"][0], weights[f"body.{2 * i}.bias"][0]).relu()
+        close(features[k], x)
+        close(outputs[k], nn.functional.linear(x, weights["fc_out.weight"][0], weights["fc_out.bias"][0]))
+    anything, _ = agent(inputs, torch.randn(M, B, N, H), COUNTS)
+    close(anything, outputs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["rnn_hidden_dim", "mlp_layers"])
+def test_widths_and_layers_are_at_least_one(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=0 is out of range"):
+        MLPAgentSettings(**{name: 0})

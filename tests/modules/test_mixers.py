@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.modules.mixers.central import CentralMixer, CentralMixerSettings
+from shoal.modules.mixers.initial import MixerSettings
 from shoal.modules.mixers.qmix import QMixer, QMixerSettings, mix
 from shoal.modules.mixers.qplex import QPLEXMixer, QPLEXMixerSettings, attention_weights
 from shoal.modules.mixers.vdn import VDNMixer
@@ -240,3 +241,31 @@ def test_qplex_weighs_values_and_advantages_as_specified() -> None:
     for weights, total in (([1.0, 1.0], 2.4), ([1.3, 0.7], 2.28)):
         mixer._attention = lambda s, a, weights=weights: torch.tensor([[weights]])
         torch.testing.assert_close(mixer(qs, state, maxima, actions), torch.tensor([[total]]), rtol=0, atol=1e-6)
+
+
+def initial(mixer: str, copies: int, **settings: float) -> nn.Module:
+    """A fresh mixer, from the same random numbers each time."""
+    torch.manual_seed(4)
+    if mixer == "ff":
+        return CentralMixer(CentralMixerSettings(**settings), N, S)
+    chosen = {"qmix": (QMixer, QMixerSettings), "qplex": (QPLEXMixer, QPLEXMixerSettings)}[mixer]
+    return chosen[0](chosen[1](**settings), N, S, A, copies)
+
+
+@pytest.mark.parametrize(("mixer", "copies"), [("ff", 1), ("qmix", 1), ("qmix", M), ("qplex", 1), ("qplex", M)])
+def test_mixers_start_at_a_fraction_of_their_scale(mixer: str, copies: int) -> None:
+    """Every weight and bias, of every copy; what a fresh mixer makes of a state far from 1 then is small."""
+    usual, small = initial(mixer, copies), initial(mixer, copies, mixer_init_scale=0.001)
+    for (name, theirs), ours in zip(usual.named_parameters(), small.parameters(), strict=True):
+        close(ours, theirs * 0.001, rtol=0, atol=0, msg=name)
+    qs, state = torch.ones(copies, 7, N), torch.full((7, S), -45.0)
+    more = () if mixer == "ff" else (qs, torch.zeros(1, 7, N, dtype=torch.int64))
+    assert usual(qs, state, *more).abs().max() > 1
+    assert small(qs, state, *more).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_no_mixer_can_start_at_is_refused(scale: float) -> None:
+    for settings in (QMixerSettings, QPLEXMixerSettings, CentralMixerSettings, MixerSettings):
+        with pytest.raises(ValueError, match=f"mixer_init_scale={scale} is out of range"):
+            settings(mixer_init_scale=scale)

@@ -4,10 +4,11 @@ from torch import Tensor, nn
 
 
 class Agent(nn.Module):
-    """Base of the agents: one recurrent network for the whole team, M independent ``copies`` of it side by side.
+    """Base of the agents: one network for the whole team, M independent ``copies`` of it side by side.
 
-    A subclass sets ``hidden_dim`` and ``copies`` and defines ``forward``. The other methods are for agents that bring
-    a loss of their own, or that execute otherwise than they train.
+    A subclass sets ``hidden_dim`` and ``copies`` and defines ``forward``. One without memory returns its last hidden
+    layer as the state, for whoever reads the agents' histories (LAN's value, S2Q's encoder, messages). The other
+    methods are for agents that bring a loss of their own, or that execute otherwise than they train.
     """
 
     hidden_dim: int

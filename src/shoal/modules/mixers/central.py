@@ -6,10 +6,11 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from shoal.modules.layers.stacked import StackedMLP
+from shoal.modules.mixers.initial import MixerSettings, scale_initial
 
 
 @dataclass(frozen=True)
-class CentralMixerSettings:
+class CentralMixerSettings(MixerSettings):
     central_mixing_embed_dim: Annotated[int, "width of the central mixer's hidden layers"] = 256
 
 
@@ -28,6 +29,7 @@ class CentralMixer(nn.Module):
         self.first = nn.Linear(state_dim + n_agents, E)  # reads (s, q)
         self.rest = nn.Sequential(nn.Linear(E, E), nn.ReLU(), nn.Linear(E, E), nn.ReLU(), nn.Linear(E, 1))
         self.state_value = StackedMLP(1, [state_dim, E, 1])
+        scale_initial(self, settings.mixer_init_scale)
 
     def forward(self, qs: Tensor, state: Tensor) -> Tensor:
         """Joint values of C candidates. Shapes: qs ``[C, R, N]``, state ``[R, S]`` -> ``[C, R]``."""

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from shoal.modules.layers.stacked import StackedLinear, StackedMLP
+from shoal.modules.mixers.initial import MixerSettings, scale_initial
 
 
 @dataclass(frozen=True)
-class QMixerSettings:
+class QMixerSettings(MixerSettings):
     mixing_embed_dim: Annotated[int, "width of the mixing network's hidden layer"] = 32
     hypernet_embed: Annotated[int, "hidden width of the hypernetworks that produce the mixing weights"] = 64
     hypernet_layers: Annotated[int, "layers of these hypernetworks; with 1 there is nothing hidden in them"] = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.hypernet_layers < 1:
             raise ValueError(f"hypernet_layers={self.hypernet_layers} is out of range: it must be at least 1.")
 
@@ -40,6 +42,7 @@ class QMixer(nn.Module):
         self.hyper_b1 = StackedLinear(copies, state_dim, E)
         self.hyper_w2 = StackedMLP(copies, [state_dim, *hidden, E])
         self.hyper_b2 = StackedMLP(copies, [state_dim, E, 1])
+        scale_initial(self, settings.mixer_init_scale)
 
     def forward(self, qs: Tensor, state: Tensor, maxima: Tensor | None = None, actions: Tensor | None = None) -> Tensor:
         """Shapes: qs ``[M, R, N]`` (or, of C candidates under one mixer, ``[C, R, N]``), state ``[R, S]`` -> ``[M, R]``

@@ -7,19 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from shoal.modules.layers.stacked import StackedMLP
+from shoal.modules.mixers.initial import MixerSettings, scale_initial
 
 _LEAST = 1e-10
 """Keeps the weights that must be positive off zero."""
 
 
 @dataclass(frozen=True)
-class QPLEXMixerSettings:
+class QPLEXMixerSettings(MixerSettings):
     num_kernel: Annotated[int, "attention heads of the weights on the advantages"] = 4
     hypernet_embed: Annotated[int, "hidden width of the hypernetworks that transform the utilities"] = 64
     adv_hypernet_embed: Annotated[int, "hidden width of the attention heads"] = 64
     adv_hypernet_layers: Annotated[int, "layers of the attention heads; with 1 there is nothing hidden in them"] = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.adv_hypernet_layers < 1:
             raise ValueError(f"adv_hypernet_layers={self.adv_hypernet_layers} is out of range: it must be at least 1.")
         if self.num_kernel < 1:
@@ -52,6 +54,7 @@ class QPLEXMixer(nn.Module):
         self.key = StackedMLP(H, [state_dim, *hidden, 1])
         self.agents = StackedMLP(H, [state_dim, *hidden, n_agents])
         self.actions = StackedMLP(H, [state_dim + n_agents * n_actions, *hidden, n_agents])
+        scale_initial(self, settings.mixer_init_scale)
 
     def forward(self, qs: Tensor, state: Tensor, maxima: Tensor, actions: Tensor) -> Tensor:
         """Joint values ``[M, R]`` or, of C candidates under one mixer, ``[C, R]``.
