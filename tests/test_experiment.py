@@ -99,6 +99,28 @@ def test_a_test_leaves_every_random_state_and_the_training_episodes_alone(experi
     assert one.progress.t_env == one.progress.episode == 0
 
 
+def test_a_rollout_that_breaks_leaves_no_trace(experiment, monkeypatch):
+    """What is saved then goes on with the same episodes from their start."""
+    one = experiment(**S2Q, t_max=60)
+    one._collect_and_learn()
+    before = one.runner.state_dict(), torch.get_rng_state()
+    calls, step = [], one.runner.env.step
+
+    def breaking(actions):
+        calls.append(actions)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(actions)
+
+    monkeypatch.setattr(one.runner.env, "step", breaking)
+    for attempt in (one._collect_and_learn, lambda: one._test(StopRequest())):
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            attempt()
+        assert one.runner.state_dict() == before[0]
+        assert torch.get_rng_state().equal(before[1])
+
+
 def test_whoever_wants_to_look_is_called_after_every_test(experiment):
     seen = []
     one = experiment(**QMIX, on_test=lambda e: seen.append((e.progress.t_env, e.progress.last_test)))

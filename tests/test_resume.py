@@ -1,5 +1,6 @@
 """A run that was stopped and resumed records what the run that was never stopped records, bit for bit."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,11 @@ import pytest
 import torch
 
 from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
+from shoal.analysis.records import read_runs
+from shoal.experiment import Experiment
+from shoal.runners.runner import Runner
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
 from shoal.utils.series import read_series
 
@@ -104,11 +109,29 @@ def test_a_resumed_run_can_be_resumed(tmp_path, whole):
     assert_same_from(48, sacred(folder), sacred(tmp_path, 2))
 
 
+def at_the_gate(folder, *args):
+    """A run that has come to where its environments wait, behind a checkpoint: to be ended at leisure."""
+    (folder / "gate").touch()
+    process = start(folder, *args, "env=runners.plain_game:GatedMatrixGame")
+    wait_until(lambda: list(folder.glob("results/models/*/120.pt")) or process.poll() is not None, 240, "the gate")
+    assert process.poll() is None, (folder / "err.txt").read_text()
+    return process
+
+
+def points_of(run):
+    return {name: (steps.tolist(), values.tolist()) for name, (steps, values) in run.metrics.items()}
+
+
+def assert_one_record(whole, *parts):
+    """The records of a run's starts, joined, hold what the record of the ``whole`` run holds, point for point."""
+    (expected,), (run,) = read_runs([whole]), read_runs(list(parts))
+    assert points_of(run) == points_of(expected)
+    assert len(expected.metrics["test_return_mean"][0]) >= 3
+
+
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, whole):
-    args = ["--config=s2q", *GAME, *QUICK, *SAVE, *PARALLEL]
-    process = start(tmp_path, *args, "t_max=420")
+    process = at_the_gate(tmp_path, "--config=s2q", *GAME, *QUICK, *SAVE, *VECTORISED, "t_max=240")
     try:
-        wait_until(lambda: list(tmp_path.glob("results/models/*/[0-9]*.pt")), 120, "a checkpoint")
         workers = workers_of(process.pid)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
@@ -116,15 +139,14 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, whole):
         process.kill()
         process.wait()
     assert len(workers) == 2
-    assert all_gone(workers, 5)
-    assert all_gone(children, 10)
-    step = checkpoints.steps_in(models_in(tmp_path))[-1]
-    assert 0 < step < 420
+    assert all_gone(workers, 30)
+    assert all_gone(children, 30)
+    assert checkpoints.steps_in(models_in(tmp_path))[-1] == 120
     assert read_json(sacred(tmp_path) / "run.json")["status"] == "RUNNING"
-    assert not list(tmp_path.glob("results/models/*/*.part"))
 
+    (tmp_path / "gate").unlink()
     assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}") == 0
-    assert_same_from(step, sacred(whole("s2q", PARALLEL, 420)), sacred(tmp_path, 2))
+    assert_one_record(sacred(whole("s2q", PARALLEL, 240)), sacred(tmp_path, 1), sacred(tmp_path, 2))
     assert read_json(sacred(tmp_path, 2) / "run.json")["status"] == "COMPLETED"
 
 
@@ -194,16 +216,16 @@ def test_sigterm_outside_of_the_loop_is_recorded_too(tmp_path, moment):
 
 @pytest.mark.parametrize(
     ("signum", "runner", "status"),
-    [(signal.SIGINT, PARALLEL, 130), (signal.SIGTERM, EPISODE, 143)],
+    [(signal.SIGINT, VECTORISED, 130), (signal.SIGTERM, EPISODE, 143)],
 )
 def test_a_run_that_was_asked_to_stop_saves_and_goes_on_later(tmp_path, whole, signum, runner, status):
-    process = start(tmp_path, "--config=s2q", *GAME, *QUICK, *SAVE, *runner, "t_max=420")
+    process = at_the_gate(tmp_path, "--config=s2q", *GAME, *QUICK, *SAVE, *runner, "t_max=240")
     try:
-        wait_until(lambda: list(tmp_path.glob("results/models/*/[0-9]*.pt")), 120, "a checkpoint")
         children = psutil.Process(process.pid).children(recursive=True)
-        assert len(workers_of(process.pid)) == (2 if runner is PARALLEL else 0)
+        assert len(workers_of(process.pid)) == (2 if runner is VECTORISED else 0)
         process.send_signal(signum)
-        assert process.wait(60) == status
+        (tmp_path / "gate").unlink()
+        assert process.wait(240) == status
     finally:
         process.kill()
         process.wait()
@@ -216,13 +238,14 @@ def test_a_run_that_was_asked_to_stop_saves_and_goes_on_later(tmp_path, whole, s
     record = sacred(tmp_path)
     assert read_json(record / "run.json")["status"] == "INTERRUPTED"
     step = checkpoints.steps_in(models_in(tmp_path))[-1]
-    assert 0 < step < 420
+    assert 120 < step < 130
     assert max(s for points in curves(record).values() for s, _ in points) <= step
-    assert f"stopped at t_env {step} of 420" in (tmp_path / "out.txt").read_text()
+    assert f"stopped at t_env {step} of 240" in (tmp_path / "out.txt").read_text()
     assert f"{models_in(tmp_path).name}/{step}.pt" in (record / "cout.txt").read_text()
 
     assert in_process(tmp_path, "with", f"resume={record}") == 0
-    assert_same_from(step, sacred(whole("s2q", runner, 420)), sacred(tmp_path, 2))
+    same = PARALLEL if runner is VECTORISED else runner
+    assert_one_record(sacred(whole("s2q", same, 240)), record, sacred(tmp_path, 2))
 
 
 def test_a_run_goes_on_from_what_is_kept(tmp_path, whole):
@@ -268,11 +291,88 @@ def test_a_finished_run_goes_on_to_a_later_end(tmp_path, whole):
     assert (config["t_max"], config["seed"]) == (180, 5)
 
 
-def test_a_finished_run_resumed_as_it_is_does_nothing_twice(tmp_path, whole):
+def test_a_finished_run_resumed_as_it_is_does_nothing_twice(tmp_path, whole, capsys):
     models = Path(shutil.copytree(models_in(whole("s2q", EPISODE, 120)), tmp_path / "models"))
+    capsys.readouterr()
+    before = (models / "120.pt").read_bytes()
     assert in_process(tmp_path, "with", f"resume={models}") == 0
-    assert "loss_td" not in curves(sacred(tmp_path))
-    assert checkpoints.steps_in(models)[-1] == 120
+    assert curves(sacred(tmp_path)) == {}
+    assert (models / "120.pt").read_bytes() == before
+    last = curves(sacred(whole("s2q", EPISODE, 120)))["test_return_mean"][-1][1]
+    assert read_json(sacred(tmp_path) / "run.json")["result"] == last  # what its last test measured, still
+
+
+MOMENTS = ["before the test", "in the test", "before the checkpoint", "after the checkpoint", "in the absolute test"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_run_that_ends_around_its_last_test_plays_that_test_once(tmp_path, monkeypatch, moment, how):
+    """Joined, the records of both starts are the record of the run that nothing has stopped, point for point."""
+    args = ["--config=vdn", *GAME, *QUICK, *SAVE, *EPISODE, "t_max=60", "absolute_test_nepisode=4"]
+    (tmp_path / "whole").mkdir()
+    assert in_process(tmp_path / "whole", *args) == 0
+
+    with monkeypatch.context() as patch:
+        cut_at_the_end(patch, moment, how)
+        assert in_process(tmp_path, *args) == {"killed": 1, "stopped": 143}[how]
+    steps = checkpoints.steps_in(models_in(tmp_path))
+    assert in_process(tmp_path, "with", f"resume={models_in(tmp_path)}") == 0
+    assert_one_record(sacred(tmp_path / "whole"), sacred(tmp_path, 1), sacred(tmp_path, 2))
+    again = curves(sacred(tmp_path, 2)).get("test_return_mean", [])
+    assert [step for step, _ in again] == ([60] if MOMENTS.index(moment) < (3 if how == "killed" else 2) else [])
+    assert (steps[-1] == 60) is (how == "stopped" or MOMENTS.index(moment) > 2)
+    assert checkpoints.steps_in(models_in(tmp_path)) == checkpoints.steps_in(models_in(tmp_path / "whole"))
+
+
+def cut_at_the_end(patch, moment, how):
+    """Have the run end at this moment of step 60: like a kill (nothing is saved), or asked by SIGTERM."""
+
+    def end(experiment):
+        if experiment.progress.t_env < 60:
+            return
+        if how == "killed":
+            raise UserError("the end")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    here = {}
+
+    def before(name, condition=lambda self: True):
+        original = getattr(Experiment, name)
+
+        def ending(self, *args, **kwargs):
+            if condition(self):
+                end(self)
+            return original(self, *args, **kwargs)
+
+        patch.setattr(Experiment, name, ending)
+
+    def in_an_episode_of(name):
+        original, run = getattr(Experiment, name), Runner.run
+
+        def begin(self, *args):
+            here["experiment"] = self
+            return original(self, *args)
+
+        def running(self, *args, **kwargs):
+            rollout = run(self, *args, **kwargs)
+            if here:
+                end(here["experiment"])
+            return rollout
+
+        patch.setattr(Experiment, name, begin)
+        patch.setattr(Runner, "run", running)
+
+    if moment == "before the test":
+        before("_test")
+    elif moment == "in the test":
+        in_an_episode_of("_test")
+    elif moment == "before the checkpoint":
+        before("save", condition=lambda self: self.progress.last_save < 60)
+    elif moment == "after the checkpoint":
+        before("_absolute_test")
+    else:
+        in_an_episode_of("_absolute_test")
 
 
 def test_one_file_of_checkpoints_can_be_resumed(tmp_path, whole):

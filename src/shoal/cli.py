@@ -262,6 +262,8 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
     else:
         model_dir = results / "models" / token
     run.info["git"] = recording.git_commit(Path(__file__).parent)
+    if s.resume and content is not None:
+        run.info["resumed"] = {"t_env": content["progress"]["t_env"], "record": content.get("record", "")}
     run_dir = _run_dir(run.observers)
     if run_dir is not None:
         settings_file = run_dir / SETTINGS_FILE
@@ -291,7 +293,7 @@ def _train(
         logger = Logger(run, console, tb_logs if s.use_tensorboard else None, lambda: recording.beat(run))
         experiment = None
         try:
-            experiment = Experiment(settings, logger, console, model_dir)
+            experiment = Experiment(settings, logger, console, model_dir, record=recording.uid_of(run.meta_info))
             if content is not None:
                 experiment.load(content, whole=bool(s.resume))
                 logger.info(f"starting from the checkpoint at {t_start:,} environment steps")

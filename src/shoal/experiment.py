@@ -23,7 +23,7 @@ from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
 from shoal.utils.memory import keep_freed_memory
 from shoal.utils.mongo import refuse_secret
-from shoal.utils.seeding import random_state, seed_everything, set_random_state
+from shoal.utils.seeding import random_state, seed_everything, set_random_state, unless_raised
 from shoal.utils.signals import Interrupted, StopRequest
 
 
@@ -120,6 +120,8 @@ class Progress:
     episode: int = 0
     env_restarts: int = 0
     last_test: int | None = None
+    last_result: dict[str, float] = field(default_factory=dict)
+    """What the last test measured: the result of a run that is resumed behind its final test."""
     last_runner_log: int = 0
     last_learner_log: int = 0
     last_save: int = 0
@@ -136,7 +138,8 @@ class Experiment:
     """Owns one run's parts and its loop.
 
     ``on_test`` is called with the experiment after every test, the last one included: for whoever wants to look at
-    more than the metrics. It must draw no random numbers.
+    more than the metrics. It must draw no random numbers. ``record`` marks the run's record, so that a record of a run
+    that goes on can name the one that it goes on from.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class Experiment:
         console: Console,
         model_dir: Path,
         on_test: Callable[["Experiment"], None] | None = None,
+        record: str = "",
     ) -> None:
         self.all_settings = settings
         self.settings: ExperimentSettings = settings.of(ExperimentSettings)
@@ -153,6 +157,7 @@ class Experiment:
         self.console = console
         self.model_dir = model_dir
         self.on_test = on_test
+        self.record = record
         self.progress = Progress()
         self._signature = trust.sign(settings.values)
         s = self.settings
@@ -217,22 +222,31 @@ class Experiment:
 
     def _train(self, stop: StopRequest) -> dict[str, float]:
         s, p = self.settings, self.progress
-        result: dict[str, float] = {}
         while True:
             finished = p.t_env >= s.t_max
-            if finished or p.due(p.last_test, s.test_interval):
-                result = self._test(stop)
-            if finished or p.due(p.last_save, s.save_model_interval):
+            # A run that is resumed at its end has done part of what follows.
+            to_test = (finished and not (p.last_test == p.t_env and p.last_result)) or p.due(
+                p.last_test, s.test_interval
+            )
+            if to_test:
+                self._test(stop)
+            if (finished and (to_test or not self._is_saved())) or p.due(p.last_save, s.save_model_interval):
                 self.save()
             if finished:
-                return result | self._absolute_test(stop)
+                return p.last_result | self._absolute_test(stop)
             self._collect_and_learn()
             self._stop_if_asked(stop)
 
     def _collect_and_learn(self) -> None:
         """One rollout and the updates that follow it."""
         s, p = self.settings, self.progress
-        rollout = self.runner.run(self.learner.controller, p.t_env)
+        before = self.runner.state_dict()
+        try:
+            with unless_raised():
+                rollout = self.runner.run(self.learner.controller, p.t_env)
+        except BaseException:  # half a rollout is none: a resumed run plays these episodes from their start
+            self.runner.load_state_dict(before)
+            raise
         self.buffer.insert(rollout.batch)
         p.t_env += rollout.env_steps
         p.episode += rollout.batch.shape[0]
@@ -270,7 +284,7 @@ class Experiment:
             metrics |= summary(stats, prefix=f"test_{prefix}")
         self.logger.log(metrics, p.t_env)
         self.console.test_result(p.t_env, metrics)
-        p.last_test = p.t_env
+        p.last_test, p.last_result = p.t_env, metrics
         if self.best is not None:
             self.best.offer(_score(metrics), self.learner.controller, p.t_env)
         self._save_if_best(metrics)
@@ -306,6 +320,7 @@ class Experiment:
         """
         s = self.settings
         stats: dict[str, list[float]] = {}
+        restarts = 0
         frames: list[np.ndarray] | None = [] if s.save_replay and with_replay else None
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -313,10 +328,10 @@ class Experiment:
             for _ in range(max(1, n_episodes // self.runner.n)):
                 try:
                     rollout = self.runner.run(controller, self.progress.t_env, test_mode=True, frames=frames)
-                except EnvironmentsFailedError:
+                except BaseException:
                     self.runner.load_state_dict(before)
                     raise
-                self.progress.env_restarts += rollout.env_restarts
+                restarts += rollout.env_restarts
                 if frames:
                     self._save_replay(frames)
                     self._save_own_replay()
@@ -326,6 +341,7 @@ class Experiment:
                 if stop:
                     self.runner.load_state_dict(before)
                     return {}
+        self.progress.env_restarts += restarts
         return stats
 
     def _save_replay(self, frames: list[np.ndarray]) -> None:
@@ -346,6 +362,11 @@ class Experiment:
         if stop.signum is None:
             return
         raise Interrupted(stop.signum, None if self.settings.evaluate else self.save())
+
+    def _is_saved(self) -> bool:
+        """Whether the newest checkpoint is of this very step."""
+        p = self.progress
+        return p.last_save == p.t_env and (self.model_dir / f"{p.t_env}{checkpoints.SUFFIX}").is_file()
 
     def save(self) -> Path | None:
         """Write a checkpoint of the whole run, if checkpoints are wanted. Returns its path, or None."""
@@ -395,6 +416,7 @@ class Experiment:
         content = {
             "config": self.all_settings.values,
             trust.SIGNATURE: self._signature,
+            "record": self.record,
             "spec": asdict(self.runner.spec),
             "learner": self.learner.state_dict(),
             "runner": self.runner.state_dict(),

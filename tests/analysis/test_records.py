@@ -1,5 +1,6 @@
 """Reading records, and means over seeds on known numbers."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_a_run_that_was_resumed_is_one_run(tmp_path):
         assert [x.tolist() for x in whole.metrics["only"]] == [[5], [7]]
         assert [x.tolist() for x in whole.metrics["new"]] == [[40], [8]]
         assert alone.metrics["loss_td"][1].tolist() == [5]
+
+
+def test_what_came_before_the_checkpoint_that_a_record_goes_on_from_stands(tmp_path):
+    """Stopped in the midst of the test at 20, after the losses of that step were logged."""
+    first = record(tmp_path / "1", {"loss_td": ([0, 10, 20, 22], [0, 1, 2, 9]), "test": ([0, 10], [0, 1])})
+    second = record(tmp_path / "2", {"loss_td": ([30], [3]), "test": ([20, 30], [2, 3])})
+    third = record(tmp_path / "3", {"test": ([30], [3])})  # killed behind the checkpoint of its last test
+    for folder, info in ((first, {}), (second, {"t_env": 20}), (third, {"t_env": 30})):
+        (folder / "info.json").write_text(json.dumps({"model_dir": "models/a", "resumed": info}))
+    (whole,) = read_runs([first, second, third])
+    assert [x.tolist() for x in whole.metrics["loss_td"]] == [[0, 10, 20, 30], [0, 1, 2, 3]]
+    assert [x.tolist() for x in whole.metrics["test"]] == [[0, 10, 20, 30], [0, 1, 2, 3]]
+    assert [len(whole.clock[name]) for name in ("loss_td", "test")] == [4, 4]
 
 
 def test_records_without_a_model_folder_stay_apart(tmp_path):

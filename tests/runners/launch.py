@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from shoal.cli import main
+from shoal.utils.series import read_series
 
 TESTS = Path(__file__).resolve().parents[1]
 MAIN = TESTS.parent / "src" / "main.py"
@@ -85,7 +86,7 @@ def read_json(path: Path) -> Any:
 def curves(run_dir: Path, after: int = -1) -> dict[str, list[tuple[int, float]]]:
     """metric -> (step, value) of every point recorded later than step ``after``."""
     recorded = {}
-    for name, series in read_json(run_dir / "metrics.json").items():
+    for name, series in read_series(run_dir).items():
         points = [(s, v) for s, v in zip(series["steps"], series["values"], strict=True) if s > after]
         if points:
             recorded[name] = points

@@ -50,6 +50,8 @@ class RecordedRun:
     clock: dict[str, np.ndarray] = field(default_factory=dict)
     """Metric -> seconds of the run at which each of its values was recorded, pauses between records left out."""
     parts: tuple[Part, ...] = ()
+    resumed_at: int | None = None
+    """The environment step of the checkpoint that it went on from; what came up to there is in earlier records."""
     commit: str = ""
     host: str = ""
 
@@ -125,6 +127,7 @@ def make_run(
         str(info.get("model_dir", "")),
         clock,
         (_part(folder.name, started, entry),),
+        (info.get("resumed") or {}).get("t_env"),
         str((info.get("git") or {}).get("commit", ""))[:7],
         str((entry.get("host") or {}).get("hostname", "")),
     )
@@ -180,8 +183,8 @@ def read_runs(folders: list[Path]) -> list[RecordedRun]:
 def joined(runs: list[RecordedRun]) -> list[RecordedRun]:
     """The runs, with the records of one that was stopped and resumed put together.
 
-    From the step at which the later record begins, it alone counts: what the stopped run did after its last checkpoint
-    was done again.
+    After the step of the checkpoint that the later record goes on from, it alone counts: what the stopped run did after
+    that was done again. So was a test at that very step that had not come to its end.
     """
     whole: dict[tuple[Path, str], list[RecordedRun]] = defaultdict(list)
     for k, run in enumerate(runs):
@@ -192,25 +195,35 @@ def joined(runs: list[RecordedRun]) -> list[RecordedRun]:
 
 
 def _join(records: list[RecordedRun]) -> RecordedRun:
-    def start(record: RecordedRun) -> float:
-        return min((steps[0] for steps, _ in record.metrics.values() if len(steps)), default=math.inf)
-
     # In the order of time: two starts from one checkpoint may log their first value at any of the next steps.
-    first, *later = sorted(records, key=lambda record: (record.parts[0].started or datetime.min, start(record)))
+    first, *later = sorted(records, key=lambda record: (record.parts[0].started or datetime.min, _begin(record)))
     metrics, clock = dict(first.metrics), dict(first.clock)
+    nothing = np.empty(0)
     for record in later:
-        begin = start(record)
-        before = [clock[name][steps < begin] for name, (steps, _) in metrics.items()]
+        kept = {name: _outlives(steps, record, name) for name, (steps, _) in metrics.items()}
+        before = [clock[name][rows] for name, rows in kept.items()]
         spent = max((float(seconds[-1]) for seconds in before if len(seconds)), default=0.0)
         for name in metrics.keys() | record.metrics.keys():
-            old_steps, old = metrics.get(name, (np.empty(0), np.empty(0)))
-            new_steps, new = record.metrics.get(name, (np.empty(0), np.empty(0)))
-            kept = old_steps < begin
-            metrics[name] = np.concatenate([old_steps[kept], new_steps]), np.concatenate([old[kept], new])
-            old_clock, new_clock = clock.get(name, np.empty(0)), record.clock.get(name, np.empty(0))
-            clock[name] = np.concatenate([old_clock[kept], new_clock + spent])
+            rows = kept.get(name, np.empty(0, dtype=bool))
+            old_steps, old = metrics.get(name, (nothing, nothing))
+            new_steps, new = record.metrics.get(name, (nothing, nothing))
+            metrics[name] = np.concatenate([old_steps[rows], new_steps]), np.concatenate([old[rows], new])
+            clock[name] = np.concatenate([clock.get(name, nothing)[rows], record.clock.get(name, nothing) + spent])
     parts = sorted((part for record in records for part in record.parts), key=lambda p: p.started or datetime.min)
     return replace(first, metrics=metrics, clock=clock, parts=tuple(parts))
+
+
+def _begin(record: RecordedRun) -> float:
+    """The step from which a record alone counts, but for what it has not at that very step."""
+    if record.resumed_at is not None:
+        return record.resumed_at + 1
+    return min((steps[0] for steps, _ in record.metrics.values() if len(steps)), default=math.inf)
+
+
+def _outlives(steps: np.ndarray, record: RecordedRun, name: str) -> np.ndarray:
+    """Which points of an earlier record's metric stand beside the later ``record``: bool, as ``steps``."""
+    again = record.metrics[name][0] if name in record.metrics else np.empty(0)
+    return steps < min(_begin(record), again[0] if len(again) else math.inf)
 
 
 def by_label(runs: list[RecordedRun]) -> dict[str, list[RecordedRun]]:
