@@ -188,6 +188,20 @@ def test_a_shared_codebook_pools_picks_wins_and_gradients() -> None:
     assert not moved[0, 2].any()
 
 
+@pytest.mark.parametrize("wins_late", [True, False])
+def test_the_round_after_the_freeze_judges_a_new_slot(wins_late: bool) -> None:
+    """What docs/lan.md says: by default it is fixed for 49 updates, moves in the 50th, and then it must have won."""
+    codebook = example(mq_proximity=False)
+    new = codebook.manage().reset
+    start, steady = codebook.position[new].clone(), torch.ones(1, 8, 2)
+    for update in range(1, 51):
+        wins = torch.ones(1, 8)
+        wins[new] = float(wins_late or update < 30)
+        codebook.climb(wins, steady, rate=0.01)
+        assert codebook.position[new].equal(start) is (update < 50 or not wins_late)
+    assert codebook.manage().reset[new].all().item() is not wins_late
+
+
 def test_tests_leave_frozen_slots_out_unless_all_are() -> None:
     codebook = book(agents=2, mq_k=3)
     codebook.frozen_for.copy_(torch.tensor([[5, 0, 0], [1, 1, 1]]))

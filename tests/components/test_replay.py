@@ -118,7 +118,10 @@ def test_no_stale_rows(lengths: list[int]) -> None:
     assert all(not drawn[key][row, after:].any() for key in drawn.keys())  # noqa: SIM118
 
 
-@pytest.mark.parametrize(("n_actions", "stored"), [(256, torch.uint8), (257, torch.int16)])
+@pytest.mark.parametrize(
+    ("n_actions", "stored"),
+    [(256, torch.uint8), (257, torch.int16), (32_768, torch.int16), (32_769, torch.int32), (70_000, torch.int32)],
+)
 def test_actions_are_kept_small_and_restored(n_actions: int, stored: torch.dtype) -> None:
     spec = TeamSpec(2, n_actions, 1, 1, 4, discrete=True)
     buffer = make_buffer(2, spec)

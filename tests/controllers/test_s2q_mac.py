@@ -50,6 +50,14 @@ def close_to_law(share: Tensor, expected: Tensor, draws: int) -> bool:
     return bool(((share - expected).abs() < 5 * (expected * (1 - expected) / draws).sqrt()).all())
 
 
+def test_more_sub_values_than_a_byte_can_count(make_learner: MakeLearner) -> None:
+    mac = make_mac(make_learner, K=299, s2q_fix_prob=0.0)
+    mac.decoder = Predicts(torch.nn.functional.one_hot(torch.tensor(299), 300).float())
+    out, _ = mac.select_actions(first_step(4), mac.initial_state(4), t_env=0)
+    assert (out["sub_index"] == 299).all()
+    assert out["sub_index"].dtype == mac.extra_fields["sub_index"].dtype
+
+
 def test_behaviour_law(make_learner: MakeLearner) -> None:
     """s2q.md 8.9 and 12, item 8: p_fix e_0 + (1 - p_fix) P_hat, a coin an episode, fresh draws every step."""
     B = 100_000
@@ -155,9 +163,9 @@ def test_the_oracle_draws_from_the_true_promises(make_learner: MakeLearner, make
         batch["actions"][:, t] = out["actions"]
 
     steps = PackedSteps.of(batch)
-    candidates = greedy(mac.unroll_packed(batch, steps)[0], steps.pack(batch["avail_actions"]))
-    star = learner.target_star
-    promised = star(star.utilities(batch, steps), candidates, steps.pack(batch["state"]))
+    star, avail = learner.target_star, steps.pack(batch["avail_actions"])
+    candidates = greedy(mac.unroll_packed(batch, steps)[0], avail)
+    promised = star(star.utilities(batch, steps), candidates, steps.pack(batch["state"]), avail)
     expected = steps.unpack((promised / 2.0).softmax(0).unsqueeze(-1)).squeeze(-1)[:, :, :6]  # [M, B, T]
     torch.testing.assert_close(torch.stack(drawn_from, 1), expected.permute(1, 2, 0), rtol=0, atol=1e-6)
     assert expected.std(1).max() > 0.01  # something to tell apart

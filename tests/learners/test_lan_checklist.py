@@ -315,6 +315,29 @@ def test_11_what_is_saved_is_all_there_is(
     assert all(torch.equal(x, state[name]) for name, x in learner.state_dict().items() if isinstance(x, Tensor))
 
 
+def test_the_pool_of_samples_is_the_runs_own_and_goes_where_its_networks_go(make_learner: MakeLearner) -> None:
+    pools = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        learner: Any = make_learner(VECTORS, **QF)
+        assert learner.target_controller.pool.equal(learner.controller.pool)
+        pools.append(learner.controller.pool)
+    assert pools[0].equal(pools[1])
+    assert not pools[0].equal(pools[2])
+    assert pools[0].min() < -0.9
+    assert pools[0].max() > 0.9
+
+    torch.manual_seed(3)
+    fresh: Any = make_learner(VECTORS, **QF)
+    fresh.load_state_dict(learner.state_dict())
+    for mac in (fresh.controller, fresh.target_controller):
+        assert mac.pool.equal(pools[2])
+        close(mac.features, mac.basis(pools[2]), rtol=0, atol=0)
+    old = {name: value for name, value in learner.state_dict().items() if "pool_seed" not in name}
+    fresh.load_state_dict(old)  # from before it was saved
+    assert fresh.controller.pool.equal(2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) - 1)
+
+
 def test_12_unavailable_actions_are_never_chosen(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
     learner: Any = make_learner(MORTAL, **LAN)
     step = TensorDict({"obs": torch.randn(50, 3, 5), "alive": torch.ones(50, 3).bool()}, batch_size=[50])

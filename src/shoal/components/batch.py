@@ -33,6 +33,11 @@ class Field:
 Scheme = dict[str, Field]
 
 
+def index_dtype(n: int) -> torch.dtype:
+    """The smallest integer type that holds the indices of ``n`` things, 0 to n - 1."""
+    return next((t for t in (torch.uint8, torch.int16, torch.int32) if n - 1 <= torch.iinfo(t).max), torch.int64)
+
+
 def make_scheme(spec: TeamSpec, extra: Scheme | None = None) -> Scheme:
     """The fields of a batch for this environment, plus the controller's ``extra`` ones."""
     N, A = spec.n_agents, spec.n_actions

@@ -7,7 +7,7 @@ import psutil
 import torch
 from tensordict import TensorDict
 
-from shoal.components.batch import EpisodeBatch, Scheme, episode_lengths
+from shoal.components.batch import EpisodeBatch, Scheme, episode_lengths, index_dtype
 from shoal.utils.errors import UserError
 
 GB = 1e9
@@ -17,7 +17,7 @@ class ReplayBuffer:
     """First-in first-out memory of ``capacity`` episodes, sampled uniformly without replacement.
 
     All memory is taken once, at the start, so that a run which fits then fits to its end. Action indices are kept
-    as bytes where they fit.
+    in the smallest type that holds them.
     """
 
     def __init__(self, scheme: Scheme, capacity: int, episode_limit: int, device: torch.device, seed: int) -> None:
@@ -47,7 +47,7 @@ class ReplayBuffer:
     def _compact(key: str, scheme: Scheme) -> torch.dtype:
         dtype = scheme[key].dtype
         if key == "actions" and dtype == torch.int64:
-            return torch.uint8 if scheme["avail_actions"].shape[-1] <= 256 else torch.int16
+            return index_dtype(scheme["avail_actions"].shape[-1])
         return dtype
 
     def _check_room(self) -> None:

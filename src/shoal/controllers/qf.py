@@ -1,7 +1,7 @@
 """QF-LAN's controller: advantages as functionals of the action, maximised by sampling."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from tensordict import TensorDict
@@ -16,7 +16,6 @@ from shoal.utils.errors import UserError
 
 BLOCK = 512
 """States whose samples are valued together: their table of values stays in the processor's cache."""
-POOL_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class QFMAC(VectorMAC):
     """Q-functional agents (Lobel et al. 2023) for LAN: A(tau, a) = c(tau) . phi(a), the best of 1,000 random actions.
 
     Samples are a stretch, at a random place, of a pool whose phi is computed once. All agents of a step and all states
-    of an update share them.
+    of an update share them. The seed of the pool is drawn with the networks, from the run's, and saved
+    with them.
     """
 
     Settings = QFMACSettings
@@ -50,12 +50,26 @@ class QFMAC(VectorMAC):
         super().__init__(settings, spec, make, output_dim=basis.n_terms)
         self.basis = basis
         self.n_samples, self.n_test_samples = settings.qf_samples, settings.qf_test_samples
-        generator = torch.Generator().manual_seed(POOL_SEED)
-        pool = 2 * torch.rand(settings.qf_pool, spec.n_actions, generator=generator) - 1
-        self.register_buffer("pool", pool, persistent=False)
-        self.register_buffer("features", basis(pool), persistent=False)
+        self.register_buffer("pool_seed", torch.randint(2**62, ()))
+        self.register_buffer("pool", torch.empty(settings.qf_pool, spec.n_actions), persistent=False)
+        self.register_buffer("features", torch.empty(settings.qf_pool, basis.n_terms), persistent=False)
+        self.pool_seed: Tensor
         self.pool: Tensor
         self.features: Tensor
+        self._draw_pool()
+
+    def _draw_pool(self) -> None:
+        self._drawn_from = int(self.pool_seed)
+        generator = torch.Generator().manual_seed(self._drawn_from)
+        self.pool.copy_(2 * torch.rand(self.pool.shape, generator=generator) - 1)
+        self.features.copy_(self.basis(self.pool))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """The pool of the saved networks; it is 0's in files from before its seed was saved."""
+        state_dict.setdefault(f"{prefix}pool_seed", torch.tensor(0))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if int(self.pool_seed) != self._drawn_from:
+            self._draw_pool()
 
     def select_actions(
         self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False

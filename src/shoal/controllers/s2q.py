@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from shoal.components.action_selectors import greedy
-from shoal.components.batch import EpisodeBatch, Field, PackedSteps, Scheme
+from shoal.components.batch import EpisodeBatch, Field, PackedSteps, Scheme, index_dtype
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.comm import CommMAC, CommMACSettings
@@ -71,7 +71,7 @@ class S2QMAC(CommMAC):
     @property
     def extra_fields(self) -> Scheme:
         """``sub_index [N]``: which sub-value each agent followed (for diagnostics)."""
-        return {"sub_index": Field((self.spec.n_agents,), torch.uint8)}
+        return {"sub_index": Field((self.spec.n_agents,), index_dtype(self.n_copies))}
 
     def initial_state(self, batch_size: int) -> TensorDict:
         """Adds the episodes' coins: ``follows_q0 [B]``."""
@@ -92,7 +92,7 @@ class S2QMAC(CommMAC):
             k = self._draw(p).masked_fill(state["follows_q0"].unsqueeze(1), 0)  # [B, N]
         index = k[None, :, :, None].expand(1, -1, -1, values.shape[-1])
         actions = self.selector.select(values.gather(0, index)[0], step["avail_actions"], t_env, test_mode)
-        out, next_state = self._acted(actions, hidden, sub_index=k.to(torch.uint8))
+        out, next_state = self._acted(actions, hidden, sub_index=k.to(index_dtype(self.n_copies)))
         next_state["follows_q0"] = state["follows_q0"]
         return out, next_state.update(carried)
 
