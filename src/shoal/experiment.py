@@ -119,6 +119,7 @@ class Progress:
     t_env: int = 0
     episode: int = 0
     env_restarts: int = 0
+    episodes_dropped: int = 0
     last_test: int | None = None
     last_result: dict[str, float] = field(default_factory=dict)
     """What the last test measured: the result of a run that is resumed behind its final test."""
@@ -251,6 +252,7 @@ class Experiment:
         p.t_env += rollout.env_steps
         p.episode += rollout.batch.shape[0]
         p.env_restarts += rollout.env_restarts
+        p.episodes_dropped += rollout.episodes_dropped
         for key, values in rollout.stats.items():
             p.since_log.setdefault(key, []).extend(values)
 
@@ -265,6 +267,8 @@ class Experiment:
             self.logger.log(summary(p.since_log), p.t_env)
             self.logger.log(self.learner.controller.metrics(p.t_env), p.t_env)
             self.logger.log({"episode": p.episode, "env_restarts": p.env_restarts}, p.t_env)
+            if self.runner.settings.drop_nonfinite_episodes:
+                self.logger.log({"episodes_dropped": p.episodes_dropped}, p.t_env)
             p.since_log, p.last_runner_log = {}, p.t_env
         self.console.progress(p.t_env, p.episode, self.logger.latest)
 
@@ -320,7 +324,7 @@ class Experiment:
         """
         s = self.settings
         stats: dict[str, list[float]] = {}
-        restarts = 0
+        restarts = dropped = 0
         frames: list[np.ndarray] | None = [] if s.save_replay and with_replay else None
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -332,6 +336,7 @@ class Experiment:
                     self.runner.load_state_dict(before)
                     raise
                 restarts += rollout.env_restarts
+                dropped += rollout.episodes_dropped
                 if frames:
                     self._save_replay(frames)
                     self._save_own_replay()
@@ -342,6 +347,7 @@ class Experiment:
                     self.runner.load_state_dict(before)
                     return {}
         self.progress.env_restarts += restarts
+        self.progress.episodes_dropped += dropped
         return stats
 
     def _save_replay(self, frames: list[np.ndarray]) -> None:

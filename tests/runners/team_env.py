@@ -27,6 +27,8 @@ class TeamEnvSettings:
     fail_share: Annotated[float, "share of the seeds whose episode cannot be finished"] = 0.0
     raise_at: Annotated[int | None, "step of every episode at which an exception is raised"] = None
     fault: Annotated[Literal["", "exit", "hang", "raise"], "what happens in a step of the unlucky episodes"] = ""
+    wrong: Annotated[Literal["", "obs", "state", "reward", "score"], "what the unlucky episodes' last step spoils"] = ""
+    wrong_value: Annotated[float, "by what"] = float("nan")
     fault_share: Annotated[float, "share of the seeds that are unlucky"] = 1.0
     fault_at_start: Annotated[bool, "it happens at the episode's start instead"] = False
     with_game: Annotated[bool, "start a process of its own, as a game would be"] = False
@@ -115,7 +117,19 @@ class TeamEnv(gymnasium.Env):
         reward = float(np.round(self._draw().normal(), 2))
         over = self._steps >= self._length and not self.settings.overrun
         info = {"score": float(self._length), "seed": float(self._seed)} if over else {}
-        return self._observation(), reward, over and self._terminates, over and not self._terminates, info
+        observation = self._observation()
+        if self._steps == self._length and self._unlucky:
+            wrong = self.settings.wrong_value
+            match self.settings.wrong:
+                case "obs":
+                    observation["obs"][1, 2] = wrong
+                case "state":
+                    observation["state"][4] = wrong
+                case "reward":
+                    reward = wrong
+                case "score":
+                    info["score"] = wrong
+        return observation, reward, over and self._terminates, over and not self._terminates, info
 
     def close(self):
         if self._game is not None:

@@ -1,6 +1,8 @@
 """Collecting episodes: what is stored, what is left out, what is replaced."""
 
+import math
 import os
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +10,15 @@ import torch
 
 from runners.launch import workers_of
 from runners.reflex import Reflex
-from runners.team_env import FAILED_REWARD, SortedTeamEnv, TeamEnv, TeamEnvSettings, VectorisedTeamEnv, in_this_process
+from runners.team_env import (
+    FAILED_REWARD,
+    SortedTeamEnv,
+    TeamEnv,
+    TeamEnvSettings,
+    VectorisedTeamEnv,
+    in_this_process,
+    is_unlucky,
+)
 from shoal.components.batch import episode_lengths, transition_mask
 from shoal.components.replay import ReplayBuffer
 from shoal.config.settings import RunSettings
@@ -20,7 +30,7 @@ from shoal.runners.runner import (
     Runner,
     RunnerSettings,
 )
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 
 ALL = TeamEnvSettings(fail_share=1.0)
 
@@ -187,12 +197,31 @@ def test_failed_episodes_are_dropped_replaced_and_counted():
     assert runner.state_dict()["train"] == 16 + restarts  # every failure cost one more seed
 
 
+class OnceGood(TeamEnv):
+    """Every episode but the first fails."""
+
+    def reset(self, *, seed=None, options=None):
+        result = super().reset(seed=seed, options=options)
+        self._fails = hasattr(self, "good_before")
+        self.good_before = True
+        return result
+
+
 @pytest.mark.parametrize("most", [1, 3])
 def test_gives_up_on_an_environment_that_fails_again_and_again(most):
-    runner = runner_of(EpisodeRunner, RunnerSettings(max_env_restarts=most), ALL)
+    runner = EpisodeRunner(RunnerSettings(max_env_restarts=most), OnceGood, TeamEnvSettings(), 3)
+    runner.run(Reflex(), 0)
     with pytest.raises(UserError, match=f"failed {most} times.*doctor"):
         runner.run(Reflex(), 0)
-    assert runner.state_dict()["train"] == most
+    assert runner.state_dict()["train"] == 1 + most
+
+
+@pytest.mark.parametrize("kind", [EpisodeRunner, SideBySide])
+def test_what_never_begins_an_episode_is_tried_twice(kind):
+    runner = runner_of(kind, RunnerSettings(), ALL)
+    with pytest.raises(UserError, match=r"could not begin an episode, 2 times.*doctor"):
+        runner.run(Reflex(), 0)
+    assert runner.state_dict()["train"] == 2 * runner.n
 
 
 def test_copies_that_fail_once_each_are_not_one_that_fails_many_times():
@@ -213,8 +242,110 @@ def test_copies_that_fail_once_each_are_not_one_that_fails_many_times():
 
 def test_an_environment_that_goes_on_after_its_limit_is_an_error():
     runner = runner_of(EpisodeRunner, env_settings=TeamEnvSettings(overrun=True, episode_limit=3))
-    with pytest.raises(RuntimeError, match="episode_limit of 3"):
+    with pytest.raises(UserError, match=r"Training episode 1 .*seed.*episode_limit of 3"):
         runner.run(Reflex(), 0)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("kind", [EpisodeRunner, SideBySide])
+@pytest.mark.parametrize("test_mode", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "value", "words"),
+    [
+        ("obs", NAN, "the observation of agent 1 after step {} is nan (entry 2)"),
+        ("obs", -INF, "the observation of agent 1 after step {} is -inf (entry 2)"),
+        ("state", INF, "the state after step {} is inf (entry 4)"),
+        ("reward", NAN, "the reward of step {} is nan"),
+        ("reward", 1e300, "the reward of step {} is 1e+300, more than float32 holds"),
+    ],
+)
+def test_the_first_number_that_is_not_finite_ends_the_run_in_a_sentence(kind, test_mode, wrong, value, words):
+    runner = runner_of(kind, env_settings=TeamEnvSettings(wrong=wrong, wrong_value=value))
+    with pytest.raises(NonFiniteError, match="drop_nonfinite_episodes") as end:
+        runner.run(Reflex(), 0, test_mode)
+    found = re.match(r"In (test|training) episode (\d+) \(copy (\d), seed (\d+)\) (.*): correct", str(end.value))
+    assert found is not None
+    assert found[1] == ("test" if test_mode else "training")
+    assert int(found[2]) == int(found[3]) + 1
+    env = TeamEnv(TeamEnvSettings())
+    env.reset(seed=int(found[4]))
+    assert found[5] == words.format(env._length)
+
+
+def test_an_observation_that_is_not_finite_at_the_start_is_said_to_be_so():
+    class Spoilt(TeamEnv):
+        def reset(self, **kwargs):
+            observation, info = super().reset(**kwargs)
+            observation["obs"][0, 1] = NAN
+            return observation, info
+
+    runner = EpisodeRunner(RunnerSettings(), Spoilt, TeamEnvSettings(), 3)
+    with pytest.raises(NonFiniteError, match=r"the observation of agent 0 at the start is nan \(entry 1\)"):
+        runner.run(Reflex(), 0)
+
+
+def test_rewards_that_overflow_only_together_are_not_finite_either():
+    runner = runner_of(EpisodeRunner, env_settings=TeamEnvSettings(wrong="reward", wrong_value=3e38))
+    runner.run(Reflex(), 0)  # one of them is a number like any other
+
+    class Rich(TeamEnv):
+        def step(self, action):
+            observation, _, *rest = super().step(action)
+            return observation, 3e38, *rest
+
+    runner = SideBySide(RunnerSettings(), Rich, TeamEnvSettings(), 3)
+    with pytest.raises(NonFiniteError, match="add up to more than float32 holds"):
+        runner.run(Reflex(), 0)
+
+
+@pytest.mark.parametrize("kind", [EpisodeRunner, SideBySide])
+@pytest.mark.parametrize("wrong", ["obs", "state", "reward"])
+def test_episodes_that_are_not_finite_are_dropped_on_request_counted_and_replaced(kind, wrong):
+    settings = TeamEnvSettings(wrong=wrong, fault_share=0.5)
+    runner = runner_of(kind, RunnerSettings(drop_nonfinite_episodes=True, max_env_restarts=50), settings)
+    reflex, dropped = Reflex(), 0
+    for _ in range(6):
+        rollout = runner.run(reflex, 0)
+        dropped += rollout.episodes_dropped
+        assert rollout.env_restarts == 0
+        assert not any(is_unlucky(int(seed)) for seed in rollout.stats["seed"])
+        assert_holds_what_happened(rollout.batch, rollout.stats, TeamEnvSettings(fault_share=0.5))
+        assert rollout.env_steps == sum(rollout.stats["ep_length"])
+    assert dropped > 0
+    assert runner.state_dict()["train"] == 6 * runner.n + dropped
+    assert all(step["obs"].isfinite().all() for step in reflex.seen)
+
+
+def test_an_environment_that_gives_nothing_else_ends_the_run_though_such_episodes_are_dropped():
+    settings = RunnerSettings(drop_nonfinite_episodes=True, max_env_restarts=4)
+    runner = runner_of(EpisodeRunner, settings, TeamEnvSettings(wrong="state"))
+    with pytest.raises(NonFiniteError, match="4 episodes in a row were dropped, the last because the state after"):
+        runner.run(Reflex(), 0)
+    assert runner.state_dict()["train"] == 4
+
+
+def test_an_episode_that_failed_may_end_on_any_number():
+    class Broken(TeamEnv):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            if info.get("episode_failed"):
+                observation["obs"][:] = NAN
+            return observation, reward, terminated, truncated, info
+
+    settings = TeamEnvSettings(fail_share=0.4)
+    runner = SideBySide(RunnerSettings(max_env_restarts=100), Broken, settings, 3)
+    restarts = sum(runner.run(Reflex(), 0).env_restarts for _ in range(4))
+    assert restarts > 0
+
+
+def test_a_number_of_the_info_that_is_not_finite_is_said_once_and_recorded(caplog):
+    runner = runner_of(env_settings=TeamEnvSettings(wrong="score"))
+    for _ in range(2):
+        assert all(math.isnan(score) for score in runner.run(Reflex(), 0).stats["score"])
+    (line,) = [line for line in caplog.messages if "score" in line]
+    assert "score=nan" in line
 
 
 def shares_by_hand(batch, indices):

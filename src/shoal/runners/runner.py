@@ -1,6 +1,7 @@
 """Collects whole episodes from a vector environment."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -14,12 +15,15 @@ from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
 from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
-from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, numbers_of
+from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 
 TRAIN, TEST = 0, 1
 """Streams of episode seeds."""
+
+_FIRST_TRIES = 2
+"""Of an environment that has never begun an episode: what does not even start is broken for good."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class RunnerSettings:
         bool, "store a time limit as a true end, without bootstrapping, as SMAC's learners do"
     ] = False
     max_env_restarts: Annotated[int, "give up when an environment fails this many times in a row"] = 10
+    drop_nonfinite_episodes: Annotated[
+        bool,
+        "instead of stopping the run, replace an episode with NaN or infinity (observation, state, reward) by another, "
+        "counted in episodes_dropped; max_env_restarts of them in a row still stop it",
+    ] = False
     env_timeout_s: Annotated[
         float, "seconds that a step may take in a worker process before that environment is restarted"
     ] = 120.0
@@ -70,6 +79,8 @@ class Rollout:
     env_steps: int
     stats: dict[str, list[float]] = field(default_factory=dict)
     env_restarts: int = 0
+    episodes_dropped: int = 0
+    """Episodes with a number that is not finite (drop_nonfinite_episodes), beside those in ``batch``."""
 
 
 class EnvironmentsFailedError(UserError):
@@ -102,6 +113,8 @@ class Runner:
             self.close()
             raise
         self.episodes_started = {TRAIN: 0, TEST: 0}
+        self._infos_said: set[str] = set()
+        self._has_begun = False  # whether any episode ever came behind its first step
 
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
         """The vector environment that this runner collects from."""
@@ -124,33 +137,46 @@ class Runner:
 
         Raises:
             EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row.
+            NonFiniteError: an observation, a state or a reward is NaN or infinite.
             UserError: it cannot be used at all, or cannot be drawn.
         """
         memory = _EpisodeMemory(self.scheme(controller), self.n, self.spec.episode_limit)
         final_infos: list[dict[str, float]] = [{} for _ in range(self.n)]
         failures = np.zeros(self.n, dtype=np.int64)  # in a row, of each copy
+        drops = np.zeros(self.n, dtype=np.int64)
         pending = np.ones(self.n, dtype=bool)
+        most = self.settings.max_env_restarts
         while pending.any():
             failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos, frames)
             failures += failed
-            if failures.max() >= self.settings.max_env_restarts:
+            if failures.max() >= min(most, most if self._has_begun else _FIRST_TRIES):
                 why = getattr(self.env, "last_failure", "")
                 raise EnvironmentsFailedError(
-                    f"The environment failed {failures.max()} times in a row{f' (last: {why})' if why else ''}: "
+                    f"The environment {'failed' if self._has_begun else 'could not begin an episode,'} "
+                    f"{failures.max()} times in a row{f' (last: {why})' if why else ''}: "
                     "see its own messages above, and 'python src/main.py doctor' for what may be missing."
                 )
+            drops[list(memory.nonfinite)] += 1
+            if drops.max() >= most:
+                (what, *_) = memory.nonfinite.values()
+                raise NonFiniteError(
+                    f"{drops.max()} episodes in a row were dropped, the last because {what}: correct the environment."
+                )
             pending = failed
+            pending[list(memory.nonfinite)] = True
         stats: dict[str, list[float]] = {
             "return": memory.returns().tolist(),
             "ep_length": memory.lengths.astype(float).tolist(),
         }
         for info in final_infos:
             for key, value in info.items():
+                if not math.isfinite(value):
+                    self._say_once(key, value)
                 stats.setdefault(key, []).append(value)
         batch = memory.batch()
         for name, shares in executed_shares(self.spec, batch).items():
             stats[f"action_{name}"] = [share for share in shares.tolist() if not math.isnan(share)]
-        return Rollout(batch, int(memory.lengths.sum()), stats, int(failures.sum()))
+        return Rollout(batch, int(memory.lengths.sum()), stats, int(failures.sum()), int(drops.sum()))
 
     def _run_pending(
         self,
@@ -164,9 +190,13 @@ class Runner:
     ) -> np.ndarray:
         """One episode in every pending copy. Returns which of them their environment could not finish."""
         device = next(controller.parameters()).device
+        stream = TEST if test_mode else TRAIN
         seeds: list[int | None] = [None] * self.n
+        names: dict[int, str] = {}
         for i in np.flatnonzero(pending).tolist():
-            seeds[i] = self._next_seed(TEST if test_mode else TRAIN)
+            seeds[i] = self._next_seed(stream)
+            kind = "test" if test_mode else "training"
+            names[i] = f"{kind} episode {self.episodes_started[stream]} (copy {i}, seed {seeds[i]})"
         options: dict[str, Any] = {"t_env": t_env}
         if not pending.all():
             options["reset_mask"] = pending.copy()
@@ -174,12 +204,13 @@ class Runner:
         live = np.flatnonzero(pending)
         memory.forget(live)
         memory.observe(live, 0, observation)
+        self._refuse_nonfinite(memory, names)
         self._draw(frames)
         state = controller.initial_state(len(live))
         failed = np.zeros(self.n, dtype=bool)
         actions = np.zeros(self.env.action_space.shape or (), dtype=self.env.action_space.dtype)
         for t in range(self.spec.episode_limit):
-            step = _live_rows(observation, live, device, controller.reads_state)
+            step = _live_rows(memory.without_nonfinite(observation), live, device, controller.reads_state)
             out, state = controller.select_actions(step, state, t_env, test_mode)
             acted = {key: value.cpu().numpy() for key, value in out.items()}
             actions[live] = acted["actions"]
@@ -188,17 +219,39 @@ class Runner:
             memory.act(live, t, acted, reward, over if self.settings.time_limit_is_terminal else terminated)
             memory.observe(live, t + 1, observation)
             self._draw(frames)
-            if not over[live].any():
-                continue
             for i in live[over[live]].tolist():
                 info = numbers_of(infos, i)
                 failed[i] = bool(info.pop("episode_failed", False))
                 final_infos[i] = info
+                memory.end(i, bool(failed[i]))
+            self._has_begun = self._has_begun or not failed[live].all()
+            self._refuse_nonfinite(memory, names)
+            if not over[live].any():
+                continue
             state = state[torch.as_tensor(~over[live], device=device)]
             live = live[~over[live]]
             if len(live) == 0:
                 return failed
-        raise RuntimeError(f"an environment went on after its episode_limit of {self.spec.episode_limit} steps")
+        raise EnvironmentsFailedError(
+            f"{names[int(live[0])].capitalize()} goes on after the environment's episode_limit of "
+            f"{self.spec.episode_limit} steps: have it end (truncate) an episode there, or give its true episode_limit."
+        )
+
+    def _refuse_nonfinite(self, memory: "_EpisodeMemory", names: Mapping[int, str]) -> None:
+        """Stop at the first number that is not finite, unless such episodes are dropped."""
+        if memory.nonfinite and not self.settings.drop_nonfinite_episodes:
+            i, what = next(iter(memory.nonfinite.items()))
+            raise NonFiniteError(
+                f"In {names[i]} {what}: correct the environment, or leave such episodes out with "
+                "drop_nonfinite_episodes=True."
+            )
+
+    def _say_once(self, key: str, value: float) -> None:
+        if key not in self._infos_said:
+            self._infos_said.add(key)
+            log.warning(
+                f"The environment's info says {key}={value}: a mean over such an episode is recorded as {value}."
+            )
 
     def save_replay(self) -> str | None:
         """Have copy 0's environment write a replay of its own kind. Returns the file's path; None where it has none."""
@@ -281,6 +334,16 @@ def _live_rows(
     return TensorDict(step, batch_size=[len(live)])
 
 
+def _in_words(key: str, t: int, where: list[int], value: float) -> str:
+    """The observation of agent 0 at step 3 is nan (entry 7)."""
+    number = f"{value:g}, more than float32 holds" if math.isfinite(value) else f"{value:g}"
+    if key == "reward":
+        return f"the reward of step {t} is {number}"
+    subject = f"the observation of agent {where[0]}" if key == "obs" else "the state"
+    when = f"after step {t}" if t else "at the start"
+    return f"{subject} {when} is {number} (entry {where[-1]})"
+
+
 class _EpisodeMemory:
     """The rows of one rollout while it is being written, as numpy arrays ``[B, T+1, ...]``."""
 
@@ -290,28 +353,63 @@ class _EpisodeMemory:
             key: torch.zeros((n, episode_limit + 1, *f.shape), dtype=f.dtype).numpy() for key, f in scheme.items()
         }
         self.lengths = np.zeros(n, dtype=np.int64)
+        self.nonfinite: dict[int, str] = {}
+        """The first number of an episode that is NaN or infinite, in words, by copy."""
 
     def forget(self, rows: np.ndarray) -> None:
         """Start these copies' episodes over."""
         for array in self._arrays.values():
             array[rows] = 0
         self.lengths[rows] = 0
+        self.nonfinite.clear()
 
     def observe(self, rows: np.ndarray, t: int, observation: dict[str, np.ndarray]) -> None:
         for key in self._observed:
-            self._arrays[key][rows, t] = observation[key][rows]
+            seen = observation[key][rows]
+            self._arrays[key][rows, t] = self._checked(key, seen, rows, t) if key in ("obs", "state") else seen
         self._arrays["filled"][rows, t] = True
         self.lengths[rows] = t
 
     def act(self, rows: np.ndarray, t: int, acted: dict[str, np.ndarray], reward: np.ndarray, ends: np.ndarray) -> None:
         for key, value in acted.items():
             self._arrays[key][rows, t] = value
-        self._arrays["reward"][rows, t, 0] = reward[rows]
+        self._arrays["reward"][rows, t, 0] = self._checked("reward", reward[rows], rows, t + 1)
         self._arrays["terminated"][rows, t, 0] = ends[rows]
+
+    def end(self, row: int, failed: bool) -> None:
+        """An episode is over. One that ``failed`` does not count, whatever its last numbers are."""
+        if failed:
+            self.nonfinite.pop(row, None)
+        elif row not in self.nonfinite and not np.isfinite(self.returns()[row]):
+            self.nonfinite[row] = "the rewards add up to more than float32 holds"
+
+    def _checked(self, key: str, values: np.ndarray, rows: np.ndarray, t: int) -> np.ndarray:
+        """``values`` ``[len(rows), ...]`` as they are stored; what is not finite then is noted."""
+        stored = values
+        if values.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                stored = values.astype(np.float32)
+        finite = np.isfinite(stored)
+        if not finite.all():
+            for place, row in enumerate(rows.tolist()):
+                if row not in self.nonfinite and not finite[place].all():
+                    where = np.argwhere(~finite[place])[0]
+                    self.nonfinite[row] = _in_words(key, t, where.tolist(), float(values[place][tuple(where)]))
+        return stored
+
+    def without_nonfinite(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the network may see: zeros for a copy whose episode is played to its end only to be dropped."""
+        if not self.nonfinite:
+            return observation
+        seen = {key: observation[key].copy() for key in ("obs", "state")}
+        for values in seen.values():
+            values[list(self.nonfinite)] = 0
+        return {**observation, **seen}
 
     def returns(self) -> np.ndarray:
         """Undiscounted return of every episode: ``[B]``."""
-        total: np.ndarray = self._arrays["reward"].sum((1, 2))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total: np.ndarray = self._arrays["reward"].sum((1, 2))
         return total
 
     def batch(self) -> EpisodeBatch:
