@@ -21,8 +21,10 @@ GAME = ["--env-config=matrix_game", "with", "runner=episode", "seed=3", "t_max=2
 QUICK = [*GAME, "test_nepisode=2", "test_interval=12", "save_model_interval=12"]
 TEAMS = {
     "vdn": (["--config=vdn"], {"mixer", "target"}),
+    "vdn, normalised": (["--config=vdn"], {"mixer", "target", "moments"}),
     "cadp": (["--config=qmix_cadp"], {"mixer", "target", "query_key"}),
     "s2q": (["--config=s2q"], {"mixer", "target", "decoder", "central"}),
+    "s2q_comm, normalised": (["--config=s2q_comm"], {"mixer", "target", "decoder", "central", "moments"}),
     "s2q_comm": (["--config=s2q_comm"], {"mixer", "target", "decoder", "central"}),
     "s2q_cadp": (["--config=s2q_cadp"], {"mixer", "target", "decoder", "central", "query_key"}),
 }
@@ -31,6 +33,7 @@ TEAMS = {
 VECTORS = {
     "qf_lan": (["--config=qf_lan"], []),
     "mq_lan": (["--config=mq_lan"], ["mq_k=6"]),
+    "mq_lan, normalised": (["--config=mq_lan"], ["mq_k=6", "normalise_inputs=True"]),
     "mq_lan, one codebook": (["--config=mq_lan"], ["mq_k=6", "mq_codebook=shared"]),
     "mq_lan_stable": (["--config=mq_lan_stable"], ["mq_k=6"]),
 }
@@ -55,7 +58,9 @@ def test_an_exported_team_of_continuous_actions_is_an_enumeration(name: str, tmp
     game = [option.replace("matrix_game", "toy_modes") for option in QUICK]
     held, trained, loaded = exported(tmp_path, *options, *game, *more)
     networks, spec = held["networks"], loaded.spec
-    assert not [key for key in networks for part in ("value", "target", "mean", "usage", "frozen") if part in key]
+    learnt = [key for key in networks if not key.startswith("inputs.")]
+    assert not [key for key in learnt for part in ("value", "target", "mean", "usage", "frozen") if part in key]
+    assert ("inputs.normaliser.mean" in networks) == ("normalised" in name)
     acted = []
     for team in (trained, loaded):
         torch.manual_seed(0)
@@ -71,7 +76,9 @@ def test_an_exported_team_of_continuous_actions_is_an_enumeration(name: str, tmp
 @pytest.mark.parametrize("name", TEAMS)
 def test_an_exported_team_acts_as_the_trained_one_and_holds_nothing_else(name: str, tmp_path: Path) -> None:
     options, left_out = TEAMS[name]
-    held, trained, team = exported(tmp_path, *options, *QUICK)
+    normalised = ["normalise_inputs=True"] if "normalised" in name else []
+    held, trained, team = exported(tmp_path, *options, *QUICK, *normalised)
+    assert ("inputs.normaliser.mean" in held["networks"]) == bool(normalised)
     assert not [key for key in held["networks"] for part in left_out if part in key]
     assert held.keys() == {"format", "team", "config", "spec", "networks"}
     spec = team.spec

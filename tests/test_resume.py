@@ -65,8 +65,9 @@ def whole(tmp_path_factory):
         key = (alg, *runner, t_max)
         if key not in folders:
             folders[key] = tmp_path_factory.mktemp("whole")
-            args = [f"--config={alg}", *GAME, *QUICK, *SAVE, *runner, f"t_max={t_max}"]
-            args += ["breakpoint=60"] if alg.endswith("_cadp") else []
+            name, *options = alg.split()
+            args = [f"--config={name}", *GAME, *QUICK, *SAVE, *runner, f"t_max={t_max}", *options]
+            args += ["breakpoint=60"] if name.endswith("_cadp") else []
             assert in_process(folders[key], *args) == 0
         return folders[key]
 
@@ -83,6 +84,8 @@ def whole(tmp_path_factory):
         ("qmix", EPISODE, 48),
         ("s2q_cadp", EPISODE, 48),
         ("qmix_cadp", PARALLEL, 48),
+        ("s2q normalise_inputs=True", EPISODE, 48),
+        ("qmix normalise_inputs=True standardise_rewards=True standardise_returns=True", PARALLEL, 48),
     ],
 )
 def test_going_on_from_a_checkpoint_is_going_on(tmp_path, whole, alg, runner, step):

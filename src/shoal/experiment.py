@@ -249,6 +249,7 @@ class Experiment:
             self.runner.load_state_dict(before)
             raise
         self.buffer.insert(rollout.batch)
+        self.learner.observe(rollout.batch)
         p.t_env += rollout.env_steps
         p.episode += rollout.batch.shape[0]
         p.env_restarts += rollout.env_restarts

@@ -12,7 +12,7 @@ from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps, Scheme
 from shoal.components.diagnostics import choosing
 from shoal.components.spec import TeamSpec
-from shoal.controllers.team import Make, TeamInputs, TeamNetwork
+from shoal.controllers.team import Make, NormaliseInputs, TeamInputs, TeamNetwork
 from shoal.modules.agents.agent import Agent
 from shoal.utils.errors import UserError
 
@@ -24,6 +24,7 @@ class BasicMACSettings:
     obs_last_action: Annotated[bool, "whether an agent's input holds its last action"] = True
     obs_agent_id: Annotated[bool, "whether an agent's input holds its id"] = True
     full_comm: Annotated[bool, "whether every agent observes what any agent observes (FullComm)"] = False
+    normalise_inputs: NormaliseInputs = False
 
 
 class BasicMAC(TeamNetwork):
@@ -45,7 +46,8 @@ class BasicMAC(TeamNetwork):
         message_dim: int = 0,
         output_dim: int | None = None,
     ) -> None:
-        inputs = TeamInputs(spec, settings.obs_last_action, settings.obs_agent_id, settings.full_comm)
+        s = settings
+        inputs = TeamInputs(spec, s.obs_last_action, s.obs_agent_id, s.full_comm, s.normalise_inputs)
         output_dim = spec.n_actions if output_dim is None else output_dim
         agent = make("agent", input_dim=inputs.dim + message_dim, output_dim=output_dim, copies=copies)
         super().__init__(spec, inputs, agent)

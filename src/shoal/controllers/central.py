@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from shoal.components.spec import TeamSpec
-from shoal.controllers.team import Make, TeamInputs, TeamNetwork
+from shoal.controllers.team import Make, NormaliseInputs, TeamInputs, TeamNetwork
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,7 @@ class CentralMACSettings:
     central_agent: Annotated[str, "network of one agent's central utility"] = "central_rnn"
     obs_last_action: Annotated[bool, "whether an agent's input holds its last action"] = True
     obs_agent_id: Annotated[bool, "whether an agent's input holds its id"] = True
+    normalise_inputs: NormaliseInputs = False
 
 
 class CentralMAC(TeamNetwork):
@@ -20,5 +21,5 @@ class CentralMAC(TeamNetwork):
     Settings = CentralMACSettings
 
     def __init__(self, settings: CentralMACSettings, spec: TeamSpec, make: Make) -> None:
-        inputs = TeamInputs(spec, settings.obs_last_action, settings.obs_agent_id)
+        inputs = TeamInputs(spec, settings.obs_last_action, settings.obs_agent_id, normalise=settings.normalise_inputs)
         super().__init__(spec, inputs, make("central_agent", input_dim=inputs.dim, output_dim=spec.n_actions))

@@ -134,6 +134,7 @@ class MQMAC(VectorMAC):
         """The first critic and the slots where they are now: a discrete choice among K actions, nothing that learns."""
         with torch.random.fork_rng(devices=[]):  # its throw-away initialisation must not disturb the run
             mac = self._build_execution()
+        mac.inputs.load_state_dict(self.inputs.state_dict())
         mac.agent.load_state_dict(copy_state_dict(self.agent, 0))
         mac.head.load_state_dict(copy_state_dict(self.head, 0))
         mac.codebook.load_state_dict({"slots": self.codebook.actions(), "open": self.codebook.eligible()})

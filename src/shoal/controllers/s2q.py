@@ -132,8 +132,9 @@ class S2QMAC(CommMAC):
     def acting_state(self) -> dict[str, Tensor]:
         """The state dict of ``acting_part()``, as it is now."""
         state = {f"agent.{name}": value for name, value in copy_state_dict(self.agent, 0).items()}
-        if self.comm:
-            state |= {f"encoder.{name}": value.detach().clone() for name, value in self.encoder.state_dict().items()}
+        whole = {"inputs": self.inputs} | ({"encoder": self.encoder} if self.comm else {})
+        for part, module in whole.items():
+            state |= {f"{part}.{name}": value.detach().clone() for name, value in module.state_dict().items()}
         return state
 
     def predict(self, histories: Tensor) -> tuple[Tensor, Tensor]:

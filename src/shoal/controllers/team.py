@@ -1,7 +1,7 @@
 """What every controller shares: the agents' inputs and their network, for one step or for a whole batch."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from tensordict import TensorDict
@@ -9,15 +9,33 @@ from torch import Tensor, nn
 
 from shoal.components.batch import EpisodeBatch, PackedSteps, one_hot
 from shoal.components.spec import TeamSpec
+from shoal.modules.layers.moments import Normaliser
 
 Make = Callable[..., Any]
 """``make(kind, **parts)`` builds the component that the setting ``kind`` names, from its own settings."""
 
+NormaliseInputs: TypeAlias = Annotated[
+    bool,
+    "subtract the running mean of observations and states from what networks read, and divide by the deviation "
+    "(of training episodes; saved with the team)",
+]
+"""``normalise_inputs``, which controllers (observations) and learners (states) declare alike."""
+
 
 class TeamInputs(nn.Module):
-    """Builds the network inputs: observation (``full_comm``: everyone's), last action (zeros at first), agent id."""
+    """Builds the network inputs: observation (``full_comm``: everyone's), last action (zeros at first), agent id.
 
-    def __init__(self, spec: TeamSpec, obs_last_action: bool, obs_agent_id: bool, full_comm: bool = False) -> None:
+    ``normalise`` puts observations on the networks' scale; actions and ids are on it.
+    """
+
+    def __init__(
+        self,
+        spec: TeamSpec,
+        obs_last_action: bool,
+        obs_agent_id: bool,
+        full_comm: bool = False,
+        normalise: bool = False,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.obs_last_action = obs_last_action
@@ -27,9 +45,12 @@ class TeamInputs(nn.Module):
         ids = torch.eye(spec.n_agents) if obs_agent_id else None
         self.register_buffer("ids", ids, persistent=False)
         self.ids: Tensor | None
+        self.normaliser = Normaliser(spec.obs_dim, of="obs") if normalise else None
 
     def forward(self, obs: Tensor, last_actions: Tensor) -> Tensor:
         """Shapes: obs ``[P, N, D]``, last actions as vectors ``[P, N, A]`` -> ``[P, N, d]``."""
+        if self.normaliser is not None:
+            obs = self.normaliser(obs)
         parts = [obs.flatten(1).unsqueeze(1).expand(-1, obs.shape[1], -1) if self.full_comm else obs]
         if self.obs_last_action:
             parts.append(last_actions)

@@ -13,11 +13,17 @@ from shoal.components.returns import td_lambda
 from shoal.components.schedules import LinearSchedule, TMax, anneal_steps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
-from shoal.controllers.team import Make
+from shoal.controllers.team import Make, NormaliseInputs
+from shoal.modules.layers.moments import Normaliser, RunningMoments
 from shoal.utils.errors import UserError
 
 Metrics = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
+
+VALUES = {"q_taken_mean", "central_q_taken_mean", "v_mean", "target_mean"}
+"""Metrics that are means of values."""
+DIFFERENCES = {"td_error_abs", "adv_taken_mean"}
+"""Metrics that are means of differences between values."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,13 @@ class LearnerSettings:
     target_update_unit: Annotated[
         Literal["episodes", "gradient_steps"], "what target_update_interval counts: episodes collected, or updates"
     ] = "episodes"
+    normalise_inputs: NormaliseInputs = False
+    standardise_rewards: Annotated[
+        bool, "learn from rewards less their running mean, over their deviation (a reward that never varies becomes 0)"
+    ] = False
+    standardise_returns: Annotated[
+        bool, "let networks predict returns less their running mean, over their deviation"
+    ] = False
 
     def __post_init__(self) -> None:
         for name in ("gamma", "td_lambda"):
@@ -71,6 +84,16 @@ class Learner(nn.Module):
         self.controller: BasicMAC = make("mac", spec=spec, make=make)
         self.check_controller(type(self.controller))
         self._followed: list[tuple[nn.Module, Callable[[], dict[str, Any]]]] = []
+        self.moments = nn.ModuleDict()
+        """Running means and deviations of what the settings want normalised: obs, state, reward, target."""
+        self.state_normaliser: Normaliser | None = None
+        if settings.normalise_inputs:
+            self.state_normaliser = Normaliser(spec.state_dim, of="state")
+            self.moments.update({"obs": RunningMoments(spec.obs_dim), "state": RunningMoments(spec.state_dim)})
+        if settings.standardise_rewards:
+            self.moments["reward"] = RunningMoments(1)
+        if settings.standardise_returns:
+            self.moments["target"] = RunningMoments(1)
         self.build(make)
         trained = [p for p in self.parameters() if p.requires_grad]
         finish = settings.lr if settings.lr_finish is None else settings.lr_finish
@@ -120,7 +143,11 @@ class Learner(nn.Module):
         raise NotImplementedError
 
     def loss(self, batch: EpisodeBatch, t_env: int = 0) -> tuple[Tensor, Metrics]:
-        """The scalar to minimise, and what to record. ``t_env``: environment steps done so far (schedules)."""
+        """The scalar to minimise, and what to record.
+
+        ``batch`` has its states normalised where ``normalise_inputs`` wants it; observations are normalised by the
+        controllers. ``t_env``: environment steps done so far (schedules).
+        """
         raise NotImplementedError
 
     def make_mixer(self, make: Make, copies: int = 1) -> nn.Module:
@@ -135,8 +162,16 @@ class Learner(nn.Module):
         return mixer
 
     def targets(self, batch: EpisodeBatch, steps: PackedSteps, values: Tensor) -> Tensor:
-        """TD(lambda) targets of the transitions, from the bootstrap values of all states: ``[M, P] -> [M, R]``."""
+        """TD(lambda) targets of the transitions, from the bootstrap values of all states: ``[M, P] -> [M, R]``.
+
+        With ``standardise_rewards`` they are made of standardised rewards. With ``standardise_returns`` values and
+        targets are in deviations from the mean target, whose moments take in these targets first (as in EPyMARL, but
+        padding does not count).
+        """
         reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
+        if self.settings.standardise_rewards:
+            reward = self._moments("reward").standardise(reward)
+        values = self.in_reward_units(values)
         y = td_lambda(
             reward,
             terminated,
@@ -146,7 +181,43 @@ class Learner(nn.Module):
             self.settings.td_lambda,
         )
         flat = torch.nn.functional.pad(y, (0, 1)).flatten(1)  # [M, B * (T+1)]
-        return flat.index_select(1, steps.index[steps.acted])
+        y = flat.index_select(1, steps.index[steps.acted])
+        if self.settings.standardise_returns:
+            self._moments("target").update(y.reshape(-1, 1))
+            y = self._moments("target").standardise(y)
+        return y
+
+    def in_reward_units(self, values: Tensor) -> Tensor:
+        """Values as they are without ``standardise_returns``, any shape."""
+        return self._moments("target").restore(values) if self.settings.standardise_returns else values
+
+    def normalise_state(self, state: Tensor) -> Tensor:
+        """States as networks read them: ``[..., S] -> [..., S]``."""
+        return state if self.state_normaliser is None else self.state_normaliser(state)
+
+    def observe(self, batch: EpisodeBatch) -> None:
+        """Take new training episodes into the running moments; call it once with every rollout, before training.
+
+        Rows of padding do not count, nor do the observations of agents that the environment says are dead, which are
+        usually zeros.
+        """
+        if not self.moments:
+            return
+        filled = batch["filled"].squeeze(-1)
+        if self.settings.normalise_inputs:
+            alive = batch["alive"] if self.spec.has_alive else torch.ones_like(batch["obs"][..., 0], dtype=torch.bool)
+            self._moments("obs").update(batch["obs"][filled.unsqueeze(-1) & alive])
+            self._moments("state").update(batch["state"][filled])
+            for module in self.modules():
+                if isinstance(module, Normaliser):
+                    module.follow(self._moments(module.of))
+        if self.settings.standardise_rewards:
+            self._moments("reward").update(batch["reward"][:, :-1][transition_mask(batch).bool()])
+
+    def _moments(self, of: str) -> RunningMoments:
+        moments = self.moments[of]
+        assert isinstance(moments, RunningMoments)
+        return moments
 
     def target_of(self, module: Network) -> Network:
         """A frozen copy of ``module`` that follows it every ``target_update_interval``."""
@@ -160,7 +231,11 @@ class Learner(nn.Module):
 
     def train_on(self, batch: EpisodeBatch, t_env: int, episode: int) -> Metrics:
         """One gradient step after ``t_env`` environment steps (schedules) and ``episode`` episodes (target updates)."""
+        if self.state_normaliser is not None:
+            batch = batch.clone(recurse=False).update({"state": self.state_normaliser(batch["state"])})
         loss, metrics = self.loss(batch, t_env)
+        if self.settings.standardise_returns:
+            metrics |= self._metrics_in_reward_units(metrics)
         self.optimiser.zero_grad()
         loss.backward()
         parameters = self.optimiser.param_groups[0]["params"]
@@ -175,6 +250,12 @@ class Learner(nn.Module):
             self.update_targets()
             self.last_target_update.fill_(now)
         return metrics
+
+    def _metrics_in_reward_units(self, metrics: Metrics) -> Metrics:
+        """Values and their differences; losses stay as they are minimised."""
+        deviation = self._moments("target").std[0].float()
+        values = {name: self.in_reward_units(metrics[name])[0] for name in VALUES & metrics.keys()}
+        return values | {name: metrics[name] * deviation for name in DIFFERENCES & metrics.keys()}
 
     def before_step(self, t_env: int) -> Metrics:
         """What else changes with a gradient step, while the networks are still those of the loss; what to record."""

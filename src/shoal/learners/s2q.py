@@ -44,6 +44,13 @@ class S2QSettings(LearnerSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("standardise_rewards", "standardise_returns"):
+            if getattr(self, name):
+                raise UserError(
+                    f"{name}=True does not go with S2Q, which takes Q* off the targets of actions that are already "
+                    "identified, and so needs values that are measured from 0: leave it out (and scale rewards in the "
+                    "environment, if they need it)."
+                )
         if self.T <= 0:
             raise UserError(f"T={self.T} is out of range: the softmax temperature must be positive.")
         if not 0 < self.w_c <= 1:
@@ -100,7 +107,7 @@ class S2QLearner(Learner):
         if carried is None:
             carried = self.target_star.mac.initial_state(len(step))["hidden"]
         utilities, hidden = self.target_star.step(step, state.clone(recurse=False).update({"hidden": carried}))
-        values = self.target_star(utilities, candidates, step["state"], step["avail_actions"])
+        values = self.target_star(utilities, candidates, self.normalise_state(step["state"]), step["avail_actions"])
         return (values / self.settings.T).softmax(0).T, hidden.transpose(0, 1)
 
     def loss(self, batch: EpisodeBatch, t_env: int = 0) -> tuple[Tensor, Metrics]:
