@@ -20,6 +20,7 @@ from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
+from shoal.utils.finite import non_finite_in
 from shoal.utils.logging import Logger
 from shoal.utils.seeding import seed_everything
 from shoal.utils.signals import Interrupted, StopRequest
@@ -323,6 +324,22 @@ FAILING = "env: runners.team_env:TeamEnv\nenv_args:\n  raise_at: 2\n"
 SLOW = "env: runners.team_env:TeamEnv\nenv_args:\n  step_s: 120\n"
 
 
+def test_a_loss_beyond_all_numbers_ends_the_run_with_a_sentence_and_its_checkpoints(tmp_path, capsys):
+    """From the shift on, a reward's square is infinite."""
+    payoffs = ["env_args.shift_at=60", "env_args.payoff_after=[[1e30,1e30,1e30],[1e30,1e30,1e30],[1e30,1e30,1e30]]"]
+    sizes = ["runner=episode", "batch_size=8", "t_max=300", "save_model_interval=20", "keep_checkpoints=2", "seed=1"]
+    args = ["--config=s2q", "--env-config=matrix_game", "with", *payoffs, *sizes, "test_nepisode=1"]
+    assert in_process(tmp_path, *args) == 1
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "NaN or infinity in loss" in sentence
+    assert "The newest checkpoint is of t_env 60; to go on from it with other settings: with resume=" in sentence
+    (models,) = (tmp_path / "results" / "models").iterdir()
+    assert checkpoints.steps_in(models) == [40, 60]
+    for file in models.iterdir():
+        assert not list(non_finite_in(checkpoints.load(file)["learner"]))
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "FAILED"
+
+
 @pytest.mark.filterwarnings("ignore:.*ERROR")
 def test_an_environment_that_raises_again_and_again_ends_the_run_with_a_checkpoint(tmp_path, capfd, caplog):
     (tmp_path / "failing.yaml").write_text(FAILING)
@@ -399,6 +416,7 @@ from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
+from shoal.utils.finite import non_finite_in
 from shoal.utils.logging import Logger
 from shoal.utils.signals import Interrupted, StopRequest
 

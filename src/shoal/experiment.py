@@ -19,7 +19,7 @@ from shoal.learners.learner import Learner
 from shoal.runners.runner import EnvironmentsFailedError, Runner
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 from shoal.utils.logging import Logger
 from shoal.utils.memory import keep_freed_memory
 from shoal.utils.mongo import refuse_secret
@@ -211,6 +211,7 @@ class Experiment:
         Raises:
             Interrupted: SIGINT or SIGTERM; a checkpoint was saved first.
             EnvironmentsFailedError: an environment failed again and again; here too.
+            NonFiniteError: a number that the run lives on is NaN or infinite. Nothing is saved after that.
         """
         with StopRequest() as stop:
             if self.settings.evaluate:
@@ -220,6 +221,8 @@ class Experiment:
             except EnvironmentsFailedError as error:
                 path = self.save()
                 raise UserError(f"{error} Go on later with resume={path.parent}." if path else str(error)) from error
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{error} {self._newest_saved()}") from error
 
     def _train(self, stop: StopRequest) -> dict[str, float]:
         s, p = self.settings, self.progress
@@ -369,6 +372,16 @@ class Experiment:
         if stop.signum is None:
             return
         raise Interrupted(stop.signum, None if self.settings.evaluate else self.save())
+
+    def _newest_saved(self) -> str:
+        """A sentence that says which checkpoint there is."""
+        steps = checkpoints.steps_in(self.model_dir)
+        if not steps:
+            return "No checkpoint was saved before."
+        return (
+            f"The newest checkpoint is of t_env {steps[-1]:,}; to go on from it with other settings: "
+            f"with resume={self.model_dir} KEY=VALUE."
+        )
 
     def _is_saved(self) -> bool:
         """Whether the newest checkpoint is of this very step."""

@@ -13,7 +13,7 @@ from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.s2q import S2QMAC
 from shoal.learners.learner import Learner
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]
@@ -280,3 +280,10 @@ def test_prediction_sends_no_gradient_into_the_histories(make_learner: MakeLearn
 def test_impossible_settings(make_learner: MakeLearner, settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(settings))):
         make_learner(learner="s2q_learner", mac="s2q_mac", **settings)
+
+
+def test_probabilities_that_are_no_numbers_are_said(make_learner: MakeLearner) -> None:
+    mac = make_mac(make_learner)
+    mac.decoder = Predicts(torch.tensor([float("nan"), 0.5, 0.5]))
+    with pytest.raises(NonFiniteError, match="probabilities that a sub-value is drawn from while acting"):
+        mac.select_actions(first_step(4), mac.initial_state(4), 0)

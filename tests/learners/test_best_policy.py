@@ -12,6 +12,7 @@ from shoal.experiment import Experiment, ExperimentSettings
 from shoal.learners.best_policy import BestPolicy
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.console import Console
+from shoal.utils.errors import NonFiniteError
 from shoal.utils.logging import Logger
 from shoal.utils.signals import StopRequest
 
@@ -41,6 +42,14 @@ def test_the_first_of_the_best_is_kept(tests, best):
         policy.offer(score, network(float(k)), t_env=10 * k)
     assert policy.t_env == 10 * best
     assert policy.networks["weight"].item() == best
+
+
+def test_no_policy_with_a_nan_is_kept():
+    policy = BestPolicy()
+    policy.offer(outcome(1.0), network(1.0), t_env=10)
+    with pytest.raises(NonFiniteError, match=r"best test cannot be kept: NaN or infinity in weight"):
+        policy.offer(outcome(2.0), network(math.nan), t_env=20)
+    assert (policy.t_env, policy.networks["weight"].item()) == (10, 1.0)
 
 
 def test_it_plays_and_leaves_and_is_no_view_of_what_trains_on():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shoal.components.spec import TeamSpec
 from shoal.learners.learner import Learner, chosen
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]
@@ -281,3 +281,56 @@ def test_another_optimiser_does_not_load(make_learner: MakeLearner, make_batch: 
     old.train_on(make_batch(), 0, 0)
     with pytest.raises(ValueError, match="optimiser"):
         make_learner(learner="q_learner", optimizer="rmsprop").load_state_dict(old.state_dict())
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e30])
+def test_a_loss_that_is_not_finite_changes_nothing(
+    make_learner: MakeLearner, make_batch: MakeBatch, algorithm: Algorithm, wrong: float
+) -> None:
+    """Neither networks nor targets, optimiser or counters; the sentence names what it was and when."""
+    learner, batch = make_learner(**algorithm), make_batch()
+    learner.train_on(batch, 100, 10)
+    before = copy.deepcopy(learner.state_dict())
+    batch["reward"][0, 0] = wrong  # 1e30: its square is beyond what numbers hold
+    with pytest.raises(
+        NonFiniteError, match=r"NaN or infinity in loss, .*loss_td.* of update 2 at t_env 1,200"
+    ) as caught:
+        learner.train_on(batch, 1200, 20)
+    assert "grad_norm" in str(caught.value)
+    assert_equal(learner.state_dict(), before)
+
+
+def test_a_gradient_that_is_not_finite_stops_where_the_loss_is(
+    make_learner: MakeLearner, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slope of a root at zero."""
+    learner, batch = make_learner(learner="q_learner"), make_batch()
+    weight = next(p for p in learner.parameters() if p.requires_grad)
+    monkeypatch.setattr(learner, "loss", lambda batch, t_env: ((0 * weight).sum().sqrt(), {}))
+    with pytest.raises(NonFiniteError, match="NaN or infinity in grad_norm of update 1"):
+        learner.train_on(batch, 0, 0)
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    if isinstance(one, Tensor):
+        assert one.equal(other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
+
+
+def test_values_that_grew_before_are_said(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+    learner, batch = make_learner(learner="q_learner"), make_batch()
+    for k, reward in enumerate((1.0, 1e9, 1.0, 1e9, 1e9)):
+        batch["reward"][0, 0] = reward
+        learner.train_on(batch, 100 * k, k)
+    batch["reward"][0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"update 6 at t_env 500 \(above 1e\+06 since update 4 at t_env 300\)"):
+        learner.train_on(batch, 500, 6)

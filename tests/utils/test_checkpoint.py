@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 
 
 def saved(folder, *steps):
@@ -58,6 +58,30 @@ def test_a_full_disk_is_named(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["5.pt"]
+
+
+NAN, INF = torch.tensor([0.0, float("nan")]), torch.tensor(float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ({"learner": {"agent.weight": NAN}}, "learner.agent.weight"),
+        ({"learner": {"_extra_state": {"state": {0: {"exp_avg": INF}}}}}, "learner._extra_state.state.0.exp_avg"),
+        ({"best": {"score": [1.0], "networks": {"w": NAN}}}, "best.networks.w"),
+        ({"networks": {"w": [INF]}}, "networks.w.0"),
+    ],
+)
+def test_nothing_with_a_nan_in_its_networks_is_written(tmp_path, content, name):
+    saved(tmp_path, 5)
+    with pytest.raises(NonFiniteError, match=rf"Nothing is written to .*6\.pt: NaN or infinity in {name}\."):
+        checkpoints.save(content, tmp_path, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["5.pt"]
+
+
+def test_a_nan_in_what_was_measured_is_no_reason(tmp_path):
+    checkpoints.save({"progress": {"since_log": {"score": [float("nan")]}}, "learner": {"n": NAN.bool()}}, tmp_path, 6)
+    assert checkpoints.load(tmp_path / "6.pt")["learner"]["n"].equal(NAN.bool())
 
 
 def test_a_checkpoint_is_as_readable_as_other_files(tmp_path):

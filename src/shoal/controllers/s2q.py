@@ -15,7 +15,7 @@ from shoal.controllers.basic import BasicMAC
 from shoal.controllers.comm import CommMAC, CommMACSettings
 from shoal.controllers.team import Make
 from shoal.modules.layers.stacked import copy_state_dict
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 
 Promise = Callable[[TensorDict, TensorDict, Tensor], tuple[Tensor, Tensor]]
 """The true P while acting: step, state, candidates ``[M, B, N]`` -> P ``[B, M]``, next state of its networks."""
@@ -114,7 +114,15 @@ class S2QMAC(CommMAC):
         N = self.spec.n_agents
         if self.select == "independent_joint":
             p = p.unsqueeze(1).expand(-1, N, -1)
-        drawn = torch.multinomial(p.flatten(0, -2), 1).view(p.shape[0], -1)  # [B, 1 or N]
+        try:
+            drawn = torch.multinomial(p.flatten(0, -2), 1).view(p.shape[0], -1)  # [B, 1 or N]
+        except RuntimeError as error:
+            if bool(p.isfinite().all()):
+                raise
+            raise NonFiniteError(
+                "NaN or infinity in the probabilities that a sub-value is drawn from while acting: the values have "
+                "grown beyond what numbers hold. Look for rewards or observations that are far too large, or lower lr."
+            ) from error
         return drawn.expand(-1, N)
 
     def acting_part(self) -> BasicMAC:

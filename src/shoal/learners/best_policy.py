@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from shoal.controllers.basic import BasicMAC
+from shoal.utils.finite import require_finite
 
 
 class BestPolicy:
@@ -21,9 +22,15 @@ class BestPolicy:
         self.networks: dict[str, Tensor] = {}
 
     def offer(self, score: list[float], controller: BasicMAC, t_env: int) -> None:
-        """Keep the controller's networks if their test is the best so far. Scores: what counts most comes first."""
+        """Keep the controller's networks if their test is the best so far. Scores: what counts most comes first.
+
+        Raises:
+            NonFiniteError: they would be kept, but hold a NaN or an infinity.
+        """
         if not self.networks or score > self.score:
-            self.score, self.t_env, self.networks = score, t_env, _copy(controller)
+            networks = _copy(controller)
+            require_finite(networks, "The policy of the best test cannot be kept")
+            self.score, self.t_env, self.networks = score, t_env, networks
 
     @contextmanager
     def in_place_of(self, controller: BasicMAC) -> Iterator[None]:

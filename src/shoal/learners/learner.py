@@ -1,6 +1,7 @@
 """The steps that every value-based learner shares."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,9 +16,12 @@ from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.team import Make, NormaliseInputs
 from shoal.modules.layers.moments import Normaliser, RunningMoments
-from shoal.utils.errors import UserError
+from shoal.utils.errors import NonFiniteError, UserError
 
 Metrics = dict[str, Tensor]
+SUSPICIOUS = 1e6
+"""A loss or a gradient norm above this is said to have announced one that is not finite."""
+
 Network = TypeVar("Network", bound=nn.Module)
 
 VALUES = {"q_taken_mean", "central_q_taken_mean", "v_mean", "target_mean"}
@@ -110,6 +114,7 @@ class Learner(nn.Module):
         self.last_target_update: Tensor
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
         self.n_updates: Tensor
+        self._suspicious_since: tuple[int, int] | None = None  # update and t_env
 
     @classmethod
     def check_actions(cls, spec: TeamSpec) -> None:
@@ -230,7 +235,12 @@ class Learner(nn.Module):
         return target.requires_grad_(False)
 
     def train_on(self, batch: EpisodeBatch, t_env: int, episode: int) -> Metrics:
-        """One gradient step after ``t_env`` environment steps (schedules) and ``episode`` episodes (target updates)."""
+        """One gradient step after ``t_env`` environment steps (schedules) and ``episode`` episodes (target updates).
+
+        Raises:
+            NonFiniteError: the loss or the gradient's norm is NaN or infinite. Networks, targets and optimiser are as
+                they were.
+        """
         if self.state_normaliser is not None:
             batch = batch.clone(recurse=False).update({"state": self.state_normaliser(batch["state"])})
         loss, metrics = self.loss(batch, t_env)
@@ -240,6 +250,7 @@ class Learner(nn.Module):
         loss.backward()
         parameters = self.optimiser.param_groups[0]["params"]
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.settings.grad_norm_clip)
+        self._check_finite(loss, metrics, t_env)
         for group in self.optimiser.param_groups:
             group["lr"] = self._lr(t_env)
         self.n_updates += 1
@@ -256,6 +267,27 @@ class Learner(nn.Module):
         deviation = self._moments("target").std[0].float()
         values = {name: self.in_reward_units(metrics[name])[0] for name in VALUES & metrics.keys()}
         return values | {name: metrics[name] * deviation for name in DIFFERENCES & metrics.keys()}
+
+    def _check_finite(self, loss: Tensor, metrics: Metrics, t_env: int) -> None:
+        # The norm is NaN or infinite if a single number of the gradient is. Both in one transfer from a GPU.
+        size, norm = torch.stack([loss.detach().abs(), metrics["grad_norm"]]).tolist()
+        if size < SUSPICIOUS and norm < SUSPICIOUS:  # as it is, nearly always
+            self._suspicious_since = None
+            return
+        update = int(self.n_updates) + 1
+        if math.isfinite(size) and math.isfinite(norm):
+            self._suspicious_since = self._suspicious_since or (update, t_env)
+            return
+        measured = {"loss": loss.detach()} | metrics
+        names = [name for name, value in measured.items() if not bool(torch.as_tensor(value).isfinite().all())]
+        since = ""
+        if self._suspicious_since is not None:
+            first, step = self._suspicious_since
+            since = f" (above {SUSPICIOUS:g} since update {first:,} at t_env {step:,})"
+        raise NonFiniteError(
+            f"NaN or infinity in {', '.join(names)} of update {update:,} at t_env {t_env:,}{since}: the networks stay "
+            "as they were before it. Look for rewards or observations that are far too large, or lower lr."
+        )
 
     def before_step(self, t_env: int) -> Metrics:
         """What else changes with a gradient step, while the networks are still those of the loss; what to record."""

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 
 from shoal.utils.errors import UserError
+from shoal.utils.finite import require_finite
 
 FORMAT = 1
 SUFFIX = ".pt"
 BEST = f"best{SUFFIX}"
 """The checkpoint of the best test so far, beside those named after their step."""
+NETWORKS = ("learner", "best", "networks")
+"""Parts of a checkpoint, or of an exported team, whose numbers must all be finite."""
 MODEL_DIR_FILE = "model_dir.txt"
 """In a run's record: where its checkpoints are."""
 
@@ -48,8 +51,10 @@ def write(content: dict[str, Any], path: Path) -> Path:
     """Write a checkpoint under a temporary name and rename it, so that a kill leaves no half file.
 
     Raises:
+        NonFiniteError: there is a NaN or an infinity in a network, target or optimiser.
         OSError: the disk is full, or the folder cannot be written.
     """
+    require_finite({key: content.get(key) for key in NETWORKS}, f"Nothing is written to {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile's: its files are for their owner alone, and a group shares its results.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
