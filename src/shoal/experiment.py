@@ -343,6 +343,7 @@ class Experiment:
                 dropped += rollout.episodes_dropped
                 if frames:
                     self._save_replay(frames)
+                if frames is not None:
                     self._save_own_replay()
                 frames = None  # the first episode alone
                 for key, values in rollout.stats.items():

@@ -169,6 +169,7 @@ class MatrixGameEnv(gymnasium.Env):
     """
 
     Settings = MatrixGameSettings
+    own_randomness = True  # draws from nothing global
 
     def __init__(self, settings: MatrixGameSettings) -> None:
         self._game = MatrixGameVectorEnv(settings, 1)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shoal.envs.team import ActionSettings, Team, aggregate, import_named
+from shoal.envs.adapted import AdaptedEnv
+from shoal.envs.private_random import seed_spaces
+from shoal.envs.reading import read_flags, read_reward, read_view, returned, shown, takes
+from shoal.envs.team import ActionSettings, Team, import_named
 from shoal.utils.errors import UserError
 
 
@@ -43,17 +45,7 @@ class PettingZooSettings(ActionSettings):
             raise UserError(f"env_args.end_on={self.end_on!r} must be all or any.")
 
 
-def _make(settings: PettingZooSettings) -> Any:
-    module = import_named(settings.key, settings.key)
-    if not hasattr(module, "parallel_env"):
-        raise UserError(f"env_args.key={settings.key!r} has no parallel_env: only parallel environments are played.")
-    try:
-        return module.parallel_env(**settings.kwargs)
-    except (TypeError, ImportError) as error:
-        raise UserError(f"env_args.key={settings.key!r} could not be built: {error}.") from error
-
-
-class PettingZooEnv(gymnasium.Env):
+class PettingZooEnv(AdaptedEnv):
     """Any PettingZoo parallel environment (MPE, SISL, ...), by its module.
 
     The team is `possible_agents`, in that order. An agent that has left observes zeros, is not `alive`, and
@@ -62,14 +54,17 @@ class PettingZooEnv(gymnasium.Env):
     environment's own where that is a vector, else all observations in a row. The episode is over when every
     agent has left: terminated if those who left last did so by the task's end, else truncated; with
     `end_on=any`, when the first leaves: terminated if anyone did so by the task's end. `options` of reset are
-    not passed on.
+    not passed on. Every dictionary must speak of every agent that played; a reward, `terminations` and `truncations`
+    may also be one for all, ends also `"__all__"`.
 
     Args:
         settings: which environment, and how.
         env: a parallel environment already built, played instead of `settings.key` (and never rebuilt).
 
     Raises:
-        UserError: a missing package, no `parallel_env`, refused arguments, or no time limit anywhere.
+        UserError: a missing package, no `parallel_env`, refused arguments, no time limit anywhere, no
+            `possible_agents`, the interface before PettingZoo 1.23; later, a skipped agent, what does not fit the
+            spaces, and rewards and ends that cannot be read.
     """
 
     Settings = PettingZooSettings
@@ -81,72 +76,165 @@ class PettingZooEnv(gymnasium.Env):
         return {"key": key} if key and key.partition(".")[0] != "pettingzoo" else {}
 
     def __init__(self, settings: PettingZooSettings, env: Any = None) -> None:
-        self._env = _make(settings) if env is None else env
-        self._settings, self._rebuild, self._used = settings, settings.rebuild and env is None, False
-        self._agents: list[Any] = list(self._env.possible_agents)
+        super().__init__()
+        self._where = f"env_args.key={settings.key!r}"
+        self._settings, self._given = settings, env is not None
+        with self._random.entered():
+            self._env = env if self._given else self._build()
+        base = getattr(self._env, "unwrapped", self._env)
+        self._agents: list[Any] = list(getattr(self._env, "possible_agents", None) or [])
+        if not self._agents:
+            raise UserError(f"{self._where} has no agents: possible_agents must list all that may play.")
+        if not takes(base.reset, "seed"):
+            raise UserError(f"{self._where}: its reset takes no seed; it must be reset(self, seed=None, options=None).")
         # SISL keeps its limit one level further down than MPE and Butterfly.
-        levels = [self._env.unwrapped, getattr(self._env.unwrapped, "env", None)]
+        levels = [base, getattr(base, "env", None)]
         own = next((level.max_cycles for level in levels if hasattr(level, "max_cycles")), None)
         limit = settings.time_limit or own
         if limit is None:
-            raise UserError(f"env_args.key={settings.key!r} has no max_cycles of its own: set env_args.time_limit.")
+            raise UserError(f"{self._where} has no max_cycles of its own: set env_args.time_limit.")
         self.episode_limit = int(limit)
         self._how = settings.reward_aggregation
 
-        views = [self._env.observation_space(agent) for agent in self._agents]
+        views = [self._space("observation", agent) for agent in self._agents]
         self._masked = [isinstance(v, spaces.Dict) and {"observation", "action_mask"} <= set(v) for v in views]
         views = [v["observation"] if masked else v for v, masked in zip(views, self._masked, strict=True)]
-        actions = [self._env.action_space(agent) for agent in self._agents]
-        self._team = Team(views, actions, settings.key, settings)
+        actions = [self._space("action", agent) for agent in self._agents]
+        self._team = Team(views, actions, settings.key, settings, self._agents)
         state_space = getattr(self._env, "state_space", None)
-        self._own_state = settings.own_state and isinstance(state_space, spaces.Box) and len(state_space.shape) == 1
-        state_dim = int(state_space.shape[0]) if self._own_state else None  # type: ignore[union-attr]
-        self._state_dim = state_dim or 0
+        self._state_space: spaces.Box | None = None
+        if settings.own_state and isinstance(state_space, spaces.Box) and len(state_space.shape) == 1:
+            self._state_space = state_space
+        state_dim = self._state_space.shape[0] if self._state_space else None
         self.observation_space = self._team.observation_space(state_dim, alive=True)
         self.action_space = self._team.action_space
         self._live: list[Any] = []
         self._steps = 0
 
-    def _observation(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> dict[str, np.ndarray]:
+    def _build(self, draw: bool = False) -> Any:
+        settings = self._settings
+        module = import_named(settings.key, settings.key)
+        if not hasattr(module, "parallel_env"):
+            raise UserError(f"{self._where} has no parallel_env: only parallel environments are played.")
+        drawing = {"render_mode": "rgb_array"} if draw and "render_mode" not in settings.kwargs else {}
+        try:
+            return module.parallel_env(**settings.kwargs, **drawing)
+        except (TypeError, ImportError) as error:
+            if drawing:
+                return self._build()
+            raise UserError(f"{self._where} could not be built: {error}.") from error
+
+    def _space(self, kind: str, agent: Any) -> Any:
+        """The agent's observation or action space."""
+        try:
+            return getattr(self._env, f"{kind}_space")(agent)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._where}: {kind}_space({agent!r}) gives no space ({type(error).__name__}: {error})."
+            ) from error
+
+    def _dictionary(self, values: Any, what: str) -> Mapping[Any, Any]:
+        """A dictionary that the environment gave.
+
+        Raises:
+            UserError: it is none.
+        """
+        if isinstance(values, Mapping):
+            return values
+        raise UserError(f"{self._where}: the {what} are {shown(values)}, but must be a dictionary by agent.")
+
+    def _of(self, values: Any, agents: list[Any], what: str) -> dict[Any, Any]:
+        """The entries of `agents` in a dictionary that the environment gave.
+
+        Raises:
+            UserError: it is no dictionary, or skips one of them.
+        """
+        values = self._dictionary(values, what)
+        for agent in agents:
+            if agent not in values:
+                raise UserError(f"{self._where}: the {what} skip agent {agent!r}, who plays: name every agent there.")
+        return {agent: values[agent] for agent in agents}
+
+    def _ends(self, flags: Any, agents: list[Any], what: str) -> dict[Any, bool]:
+        """Agent -> whether it has come to an end."""
+        everybody = False
+        if isinstance(flags, Mapping):
+            if "__all__" in flags:
+                everybody = bool(read_flags(flags, len(agents), what, self._where).all())
+                flags = {**dict.fromkeys(agents, False), **flags}
+            flags = list(self._of(flags, agents, what).values())
+        ends = read_flags(flags, len(agents), what, self._where) | everybody
+        return dict(zip(agents, ends.tolist(), strict=True))
+
+    def _members(self) -> list[Any]:
+        """Who plays on, as the environment says.
+
+        Raises:
+            UserError: it does not say, or names somebody who was not announced.
+        """
+        agents = getattr(self._env, "agents", None)
+        if agents is None:
+            raise UserError(f"{self._where} has no `agents`: it must list who is still playing.")
+        for agent in agents:
+            if agent not in self._agents:
+                raise UserError(f"{self._where}: agent {agent!r} plays, but is not among its possible_agents.")
+        return list(agents)
+
+    def _observation(self, observations: Any, infos: Any, last: bool = False) -> dict[str, np.ndarray]:
+        """What the team sees. With `last`, of an ended task: nobody acts any more, so that masks may be empty."""
+        observations = self._of(observations, self._live, "observations")
+        infos = self._dictionary({} if infos is None else infos, "infos")
         seen: list[Any] = []
         masks: list[Any] = []
-        for agent, masked in zip(self._agents, self._masked, strict=True):
+        for agent, masked, count in zip(self._agents, self._masked, self._team.action_counts, strict=True):
             if agent not in self._live:
                 seen.append(None)
-                masks.append(np.arange(self._team.n_actions) == 0)
+                masks.append([1] + [0] * (count - 1))
             elif masked:
-                seen.append(observations[agent]["observation"])
-                masks.append(observations[agent]["action_mask"])
+                view = observations[agent]
+                if not isinstance(view, Mapping) or not {"observation", "action_mask"} <= set(view):
+                    raise UserError(
+                        f"{self._where}: the observation of agent {agent!r} is {shown(view)}, but its space is a Dict "
+                        "of observation and action_mask."
+                    )
+                seen.append(view["observation"])
+                masks.append(view["action_mask"])
             else:
                 seen.append(observations[agent])
-                masks.append(infos.get(agent, {}).get("action_mask"))
+                info = infos.get(agent)
+                masks.append(info.get("action_mask") if isinstance(info, Mapping) else None)
         obs = self._team.pad(seen)
-        if not self._own_state:
+        if self._state_space is None:
             state = obs.reshape(-1).copy()
         elif self._live:
-            state = np.array(self._env.state(), dtype=np.float32)
+            state = read_view(self._state_space, self._env.state(), f"{self._where}: the state")
         else:
             # There is nobody to value it for, and some environments (multiwalker) cannot say it any more.
-            state = np.zeros(self._state_dim, dtype=np.float32)
+            state = np.zeros(self._state_space.shape, dtype=np.float32)
         alive = np.array([agent in self._live for agent in self._agents], dtype=np.int8)
         observation = {"obs": obs, "state": state, "alive": alive}
         if self._team.discrete:
-            observation["avail_actions"] = self._team.avail(masks)
+            observation["avail_actions"] = self._team.avail(masks, needed=not last)
         return observation
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start the episode that `seed` determines (`options` are ignored) -> observation, empty info."""
+        """Start the episode that `seed` determines -> observation, empty info. Of `options` only `draw` is read."""
         super().reset(seed=seed)
-        if self._rebuild and self._used:
-            self._env.close()
-            self._env = _make(self._settings)
-        self._used = True
-        observations, infos = self._env.reset(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
-        self._live = list(self._env.agents)
-        self._steps = 0
-        return self._observation(observations, infos), {}
+        seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        self._random.seed(seed)
+        with self._random.entered():
+            if not self._given:
+                self._renew(self._settings.rebuild, options)
+            seed_spaces(seed, *(self._space(kind, a) for kind in ("observation", "action") for a in self._agents))
+            started = self._env.reset(seed=seed)
+            observations, infos = returned(started, ("observations", "infos"), self._where, "reset")
+            self._live = self._members()
+            if not self._live:
+                raise UserError(f"{self._where}: nobody plays after reset: `agents` must list who does.")
+            self._steps = 0
+            return self._observation(observations, infos), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Step under `action` [N] or [N, d] -> observation, team reward, terminated, truncated, info.
@@ -159,22 +247,25 @@ class PettingZooEnv(gymnasium.Env):
         """`step`, with the actions in each agent's own terms."""
         chosen = dict(zip(self._agents, actions, strict=True))
         playing = self._live
-        observations, rewards, ends, cuts, infos = self._env.step({agent: chosen[agent] for agent in playing})
-        self._steps += 1
-        self._live = [a for a in self._env.agents if not (ends.get(a, False) or cuts.get(a, False))]
-        over, ended = not self._live, all(ends.get(agent, False) for agent in playing)
-        if self._settings.end_on == "any":
-            over, ended = len(self._live) < len(playing), any(ends.get(agent, False) for agent in playing)
-        terminated = over and ended
-        truncated = (over or self._steps >= self.episode_limit) and not terminated
-        reward = aggregate([float(rewards[a]) for a in playing if a in rewards], self._how)
-        survivors = [agent for agent in playing if not ends.get(agent, False)]
-        info = {"agents_left": len(survivors)} if terminated or truncated else {}
-        # Who was only cut off by the clock still has a view to bootstrap from. At the task's end nobody needs one.
-        if terminated or truncated:
-            self._live = [agent for agent in survivors if agent in observations and truncated]
-        return self._observation(observations, infos), reward, terminated, truncated, info
-
-    def close(self) -> None:
-        """Close the environment underneath."""
-        self._env.close()
+        names = ("observations", "rewards", "terminations", "truncations", "infos")
+        with self._random.entered():
+            result = self._env.step({agent: chosen[agent] for agent in playing})
+            observations, rewards, ends, cuts, infos = returned(result, names, self._where, "step")
+            ends, cuts = self._ends(ends, playing, "terminations"), self._ends(cuts, playing, "truncations")
+            if isinstance(rewards, Mapping):
+                rewards = self._of(rewards, playing, "rewards")
+            reward = read_reward(rewards, len(playing), self._how, self._where)
+            self._steps += 1
+            self._live = [a for a in self._members() if not (ends.get(a, False) or cuts.get(a, False))]
+            over, ended = not self._live, all(ends.values())
+            if self._settings.end_on == "any":
+                over, ended = len(self._live) < len(playing), any(ends.values())
+            terminated = over and ended
+            truncated = (over or self._steps >= self.episode_limit) and not terminated
+            observations = self._dictionary(observations, "observations")
+            survivors = [agent for agent in playing if not ends[agent]]
+            info = {"agents_left": len(survivors)} if terminated or truncated else {}
+            # Who was only cut off by the clock still has a view to bootstrap from. At the task's end nobody needs one.
+            if terminated or truncated:
+                self._live = [agent for agent in survivors if agent in observations and truncated]
+            return self._observation(observations, infos, terminated), reward, terminated, truncated, info

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shoal.envs.team import Team, aggregate, import_named, plain_numbers
+from shoal.envs.adapted import AdaptedEnv
+from shoal.envs.reading import numbers_in, read_flags, read_info, read_reward, read_view, returned, takes
+from shoal.envs.team import Team, import_named, plain_numbers
 from shoal.utils.errors import UserError
 
 
@@ -25,7 +24,7 @@ class PyMARLSettings:
     kwargs: Annotated[dict[str, Any], "arguments for the class"] = field(default_factory=dict)
 
 
-def _make(settings: PyMARLSettings) -> Any:
+def _class(settings: PyMARLSettings) -> Any:
     module_name, _, class_name = settings.key.partition(":")
     if not module_name or not class_name:
         raise UserError(
@@ -34,48 +33,36 @@ def _make(settings: PyMARLSettings) -> Any:
     module = import_named(module_name, settings.key)
     if not hasattr(module, class_name):
         raise UserError(f"env_args.key={settings.key!r}: module {module_name!r} has no {class_name!r}.")
+    return getattr(module, class_name)
+
+
+FACTS = ("n_agents", "n_actions", "obs_shape", "state_shape", "episode_limit")
+
+
+def _facts(env: Any, where: str) -> list[tuple[int, ...]]:
+    """The shapes and counts (as shapes of no dimension) of `get_env_info`, in the order of `FACTS`."""
     try:
-        return getattr(module, class_name)(**settings.kwargs)
-    except TypeError as error:
-        raise UserError(f"env_args.key={settings.key!r} refused env_args.kwargs: {error}.") from error
+        told = env.get_env_info()
+    except AttributeError as error:
+        raise UserError(f"{where} is no PyMARL environment: {error}.") from error
+    if not isinstance(told, Mapping):
+        raise UserError(
+            f"{where}: get_env_info returned {told!r}, but it must return a dictionary of {', '.join(FACTS)}."
+        )
+    facts = []
+    for name in FACTS:
+        if name not in told:
+            raise UserError(f"{where}: get_env_info does not say {name}; it must have {', '.join(FACTS)}.")
+        shape = numbers_in(told[name])
+        if shape is None or shape.dtype == bool or (shape % 1 != 0).any() or (shape < 1).any():
+            raise UserError(f"{where}: get_env_info says {name}={told[name]!r}, but it must be at least 1.")
+        if shape.ndim and not name.endswith("_shape"):
+            raise UserError(f"{where}: get_env_info says {name}={told[name]!r}, but it must be a number.")
+        facts.append(tuple(int(size) for size in shape.reshape(-1)))
+    return facts
 
 
-class PrivateRandomness:
-    """The global random streams of `random` and `numpy`, as one environment sees them.
-
-    Environments of this kind draw from the global streams. While `entered`, those are this environment's
-    own, so that an episode follows from its seed and leaves everybody else's numbers alone.
-    """
-
-    def __init__(self) -> None:
-        self._python = random.getstate()
-        self._numpy: Any = np.random.get_state()
-
-    def seed(self, seed: int) -> None:
-        self._python = random.Random(seed).getstate()
-        self._numpy = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed))).get_state()
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        outside = random.getstate(), np.random.get_state()
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
-        try:
-            yield
-        finally:
-            self._python, self._numpy = random.getstate(), np.random.get_state()
-            random.setstate(outside[0])
-            np.random.set_state(outside[1])
-
-
-def _takes(function: Any, name: str) -> bool:
-    try:
-        return name in inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False
-
-
-class PyMARLEnv(gymnasium.Env):
+class PyMARLEnv(AdaptedEnv):
     """Any environment written for PyMARL (`MultiAgentEnv`), by its import path.
 
     It needs `reset`, `step(actions) -> (reward, terminated, info)` (or EPyMARL's five values), `get_obs`,
@@ -91,81 +78,78 @@ class PyMARLEnv(gymnasium.Env):
         env: an environment already built, played instead of `settings.key`.
 
     Raises:
-        UserError: no such class, refused arguments, or no `get_env_info`.
+        UserError: no such class, refused arguments, or no `get_env_info` that says the sizes; later, observations,
+            states, masks, rewards and ends that do not fit them or cannot be read.
     """
 
     Settings: type[Any] = PyMARLSettings
 
-    @staticmethod
-    def outside_code(env_args: Mapping[str, Any]) -> dict[str, str]:
-        """Settings that name code to import."""
-        return {"key": str(env_args["key"])} if env_args.get("key") else {}
-
     def __init__(self, settings: PyMARLSettings, env: Any = None) -> None:
-        self._random = PrivateRandomness()
+        super().__init__()
+        self._key, self._kwargs, self._given = settings.key, settings.kwargs, env is not None
+        self._where = f"env_args.key={settings.key!r}"
+        self._class = None if self._given else _class(settings)
         with self._random.entered():
-            self._env = _make(settings) if env is None else env
-            try:
-                facts = self._env.get_env_info()
-            except AttributeError as error:
-                raise UserError(f"env_args.key={settings.key!r} is no PyMARL environment: {error}.") from error
-        N, A = int(facts["n_agents"]), int(facts["n_actions"])
-        obs_dim, state_dim = int(np.prod(facts["obs_shape"])), int(np.prod(facts["state_shape"]))
-        box = spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
-        self._team = Team([box] * N, [spaces.Discrete(A)] * N, settings.key)
-        self._state_dim = state_dim
-        self.episode_limit = int(facts["episode_limit"])
-        self.observation_space = self._team.observation_space(state_dim)
+            self._env = env if self._given else self._build()
+            (N,), (A,), obs_shape, state_shape, (limit,) = _facts(self._env, self._where)
+        view = spaces.Box(-np.inf, np.inf, obs_shape, np.float32)
+        self._state_space = spaces.Box(-np.inf, np.inf, state_shape, np.float32)
+        self._state_dim = int(np.prod(state_shape))
+        self._team = Team([view] * N, [spaces.Discrete(A)] * N, settings.key)
+        self.episode_limit = limit
+        self.observation_space = self._team.observation_space(self._state_dim)
         self.action_space = self._team.action_space
 
-    def _observation(self) -> dict[str, np.ndarray]:
-        obs = np.zeros((self._team.n_agents, self._team.obs_dim), dtype=np.float32)
-        for row, view in zip(obs, self._env.get_obs(), strict=True):
-            flat = np.asarray(view, dtype=np.float32).reshape(-1)
-            row[: flat.size] = flat
-        return {
-            "obs": obs,
-            "state": np.array(self._env.get_state(), dtype=np.float32).reshape(self._state_dim),
-            "avail_actions": self._avail(),
-        }
+    def _build(self, draw: bool = False) -> Any:
+        assert self._class is not None
+        # Only who names it in its signature: a **kwargs may hand it on to somebody who refuses it.
+        named = draw and "render_mode" in inspect.signature(self._class).parameters
+        drawing = {"render_mode": "rgb_array"} if named and "render_mode" not in self._kwargs else {}
+        try:
+            return self._class(**self._kwargs, **drawing)
+        except TypeError as error:
+            raise UserError(f"{self._where} refused env_args.kwargs: {error}.") from error
 
-    def _avail(self) -> np.ndarray:
-        available = np.zeros((self._team.n_agents, self._team.n_actions), dtype=np.int8)
-        for row, mask in zip(available, self._env.get_avail_actions(), strict=True):
-            row[: len(mask)] = np.asarray(mask) > 0
-        return available
+    def _observation(self, last: bool = False) -> dict[str, np.ndarray]:
+        """What the team sees. With `last`, of an ended task: nobody acts any more, so that masks may be empty."""
+        return {
+            "obs": self._team.pad(self._env.get_obs()),
+            "state": read_view(self._state_space, self._env.get_state(), f"{self._where}: the state"),
+            "avail_actions": self._team.avail(self._env.get_avail_actions(), needed=not last),
+        }
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start the episode that `seed` determines (`options` are ignored) -> observation, empty info."""
+        """Start the episode that `seed` determines -> observation, empty info. Of `options` only `draw` is read."""
         super().reset(seed=seed)
         if seed is not None:
             self._random.seed(seed)
         with self._random.entered():
-            if seed is not None and _takes(getattr(self._env, "seed", None), "seed"):
+            if not self._given:
+                self._renew(False, options)
+            if seed is not None and takes(getattr(self._env, "seed", None), "seed"):
                 self._env.seed(seed)
-            self._env.reset(**({"seed": seed} if _takes(self._env.reset, "seed") else {}))
+            self._env.reset(**({"seed": seed} if takes(self._env.reset, "seed") else {}))
             return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Step under `action` [N] -> observation, team reward, terminated, truncated, info at the end."""
         with self._random.entered():
             result = self._env.step([int(a) for a in action])
-            observation = self._observation()
-        reward, done, cut, info = (*result[:2], False, result[2]) if len(result) == 3 else result[1:]
-        info = dict(info or {})
-        cut = bool(np.all(cut)) or bool(info.pop("episode_limit", False))
-        over = bool(np.all(done)) or cut
-        return (
-            observation,
-            aggregate(reward, "sum"),
-            over and not cut,
-            cut,
-            plain_numbers(info) if over else {},
-        )
+            if isinstance(result, tuple | list) and len(result) == 5:
+                _, reward, done, cut, info = result
+            else:
+                reward, done, info = returned(result, ("reward", "terminated", "info"), self._where, "step")
+                cut = False
+            N, info = self._team.n_agents, read_info(info, self._where, "step")
+            cut = bool(read_flags(cut, N, "truncated", self._where).all()) or bool(info.pop("episode_limit", False))
+            over = bool(read_flags(done, N, "terminated", self._where).all()) or cut
+            observation = self._observation(last=over and not cut)
+        reward = read_reward(reward, N, "sum", self._where)
+        return observation, reward, over and not cut, cut, plain_numbers(info) if over else {}
 
-    def close(self) -> None:
-        """Close the environment underneath, where it can be closed."""
-        if hasattr(self._env, "close"):
-            self._env.close()
+    def render(self) -> Any:
+        """A picture of the state, uint8 [height, width, 3]; None if the environment gives none."""
+        with self._random.entered():
+            return self._env.render(**({"mode": "rgb_array"} if takes(self._env.render, "mode") else {}))

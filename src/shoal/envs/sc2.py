@@ -130,8 +130,8 @@ class _StarCraftEnv(PyMARLEnv):
         arguments = asdict(self._settings)
         return arguments | {"difficulty": str(arguments["difficulty"])}
 
-    def _observation(self) -> dict[str, np.ndarray]:
-        observation = super()._observation()
+    def _observation(self, last: bool = False) -> dict[str, np.ndarray]:
+        observation = super()._observation(last)
         # The dead, and only they, may do nothing at all.
         self._last = observation | {"alive": 1 - observation["avail_actions"][:, 0]}
         return self._last
@@ -144,8 +144,7 @@ class _StarCraftEnv(PyMARLEnv):
         Raises:
             EnvironmentCrashedError: the game crashed; the next call launches a new one.
         """
-        if self._env is None:
-            self._env, self._used = self._make(seed), False
+        self._replace_game(seed)
         if not self._used:
             self._game._seed = seed
         self._game.full_restart = _crashed
@@ -203,6 +202,12 @@ class _StarCraftEnv(PyMARLEnv):
     def _units(self) -> tuple[Iterable[Any], Iterable[Any]]:
         """The allied units and the enemy's."""
         return self._game.agents.values(), self._game.enemies.values()
+
+    def _replace_game(self, seed: int | None) -> None:
+        """Make a new object where the last one's game crashed."""
+        if self._env is None:
+            with self._random.entered():
+                self._env, self._used = self._make(seed), False
 
     def _discard(self) -> None:
         self._env.close()
@@ -373,8 +378,7 @@ class SC2v2Env(_StarCraftEnv):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode whose teams and positions follow from ``seed``."""
-        if self._env is None:
-            self._env, self._used = self._make(seed), False
+        self._replace_game(seed)
         if seed is not None:
             _reseed(self._env.env_key_to_distribution_map.values(), np.random.default_rng(seed))
         return super().reset(seed=seed, options=options)

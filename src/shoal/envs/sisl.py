@@ -124,8 +124,6 @@ class SislEnv(PettingZooEnv):
     """
 
     Settings = SislSettings  # type: ignore[assignment]
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - gymnasium's attribute
-    render_mode = "rgb_array"
 
     def __init__(self, settings: SislSettings) -> None:
         key = find_module(settings.env_name)
@@ -144,7 +142,7 @@ class SislEnv(PettingZooEnv):
                 kwargs=kwargs,
             )
         )
-        if not settings.state_from_obs and not self._own_state:
+        if not settings.state_from_obs and self._state_space is None:
             raise UserError(f"{settings.env_name} has no state of its own: set env_args.state_from_obs=True.")
         self._lengths: list[np.ndarray] = []
 
@@ -156,7 +154,7 @@ class SislEnv(PettingZooEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start the episode that `seed` determines (`options` are ignored) -> observation, empty info."""
+        """Start the episode that `seed` determines -> observation, empty info."""
         self._lengths = []
         return super().reset(seed=seed, options=options)
 
@@ -187,8 +185,3 @@ class SislEnv(PettingZooEnv):
             info |= {f"thrust_norm_{i}": float(norm) for i, norm in enumerate(lengths.mean(0))}
             info["idle_frac"] = float((lengths < IDLE).mean())
         return info
-
-    def render(self) -> np.ndarray:
-        """A picture of the state, uint8 [height, width, 3]."""
-        picture: np.ndarray = self._env.render()
-        return picture

@@ -412,6 +412,7 @@ class SmaxEnv(gymnasium.Env):
     """
 
     Settings = SmaxSettings
+    own_randomness = True  # draws from nothing global
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012 - gymnasium's attribute
     render_mode = "rgb_array"
 

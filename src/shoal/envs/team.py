@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.spaces.utils import flatdim, flatten
+from gymnasium.spaces.utils import flatdim
 
+from shoal.envs.reading import check_space, per_agent, read_mask, read_view
 from shoal.utils.errors import UserError
 
 
@@ -43,12 +44,6 @@ def reset_mask(options: Mapping[str, Any], num_envs: int) -> np.ndarray:
     if mask.shape != (num_envs,) or mask.dtype != np.bool_:
         raise ValueError(f"options['reset_mask'] must be {num_envs} booleans, not {mask!r}.")
     return mask
-
-
-def aggregate(rewards: Any, how: Literal["sum", "mean"]) -> float:
-    """The team's reward from one per agent (or from a single number)."""
-    values = np.asarray(rewards, dtype=np.float64)
-    return float(values.sum() if how == "sum" else values.mean()) if values.size else 0.0
 
 
 def plain_numbers(info: Any) -> dict[str, float | int]:
@@ -115,10 +110,11 @@ class Team:
         action_spaces: one per agent, all Discrete or all Box.
         key: what the user asked for, for error messages.
         actions: how to offer them.
+        names: what the environment calls its agents, for error messages; None: 0, 1, ...
 
     Raises:
-        UserError: action spaces of another kind than asked for, mixed, or without finite bounds; too many corners;
-            or no agents.
+        UserError: observation spaces that are no vectors; action spaces of another kind than asked for, mixed, or
+            without finite bounds; too many corners; or no agents.
     """
 
     def __init__(
@@ -127,10 +123,15 @@ class Team:
         action_spaces: Sequence[spaces.Space],
         key: str,
         actions: ActionSettings = ActionSettings(),
+        names: Sequence[Any] | None = None,
     ) -> None:
         if not action_spaces:
             raise UserError(f"env_args.key={key!r} has no agents.")
         self.n_agents = len(action_spaces)
+        self._where = f"env_args.key={key!r}"
+        self._names = list(names or range(self.n_agents))
+        for space in observation_spaces:
+            check_space(space, self._where)
         self._observation_spaces = list(observation_spaces)
         self._action_spaces = list(action_spaces)
         self._corners: list[np.ndarray] | None = None
@@ -138,10 +139,10 @@ class Team:
         self.action_space: spaces.Space
         if all(isinstance(space, spaces.Discrete) for space in action_spaces):
             self.discrete = True
-            self._sizes = [int(space.n) for space in action_spaces]  # type: ignore[attr-defined]
+            self.action_counts = [int(space.n) for space in action_spaces]  # type: ignore[attr-defined]
         elif all(isinstance(space, spaces.Box) for space in action_spaces):
             self.discrete = False
-            self._sizes = [flatdim(space) for space in action_spaces]
+            self.action_counts = [flatdim(space) for space in action_spaces]
             if not all(np.isfinite(s.low).all() and np.isfinite(s.high).all() for s in action_spaces):  # type: ignore[attr-defined]
                 raise UserError(f"env_args.key={key!r} has unbounded actions, which [-1, 1] cannot be scaled to.")
         else:
@@ -160,9 +161,9 @@ class Team:
             )
         if actions.action_mode == "bang_bang":
             self.discrete = True
-            self._corners = [corners(dims, actions.bang_bang_levels) for dims in self._sizes]
-            self._sizes = [len(table) for table in self._corners]
-        self.n_actions = max(self._sizes)
+            self._corners = [corners(dims, actions.bang_bang_levels) for dims in self.action_counts]
+            self.action_counts = [len(table) for table in self._corners]
+        self.n_actions = max(self.action_counts)
         if self.discrete:
             self.action_space = spaces.MultiDiscrete([self.n_actions] * self.n_agents)
         else:
@@ -181,20 +182,35 @@ class Team:
             parts["alive"] = spaces.MultiBinary(N)
         return spaces.Dict(parts)
 
-    def pad(self, observations: Sequence[Any]) -> np.ndarray:
-        """One observation per agent, None for one that left -> [N, obs_dim] float32."""
+    def pad(self, observations: Any) -> np.ndarray:
+        """One observation per agent, None for one that left -> [N, obs_dim] float32.
+
+        Raises:
+            UserError: an observation that does not fit its agent's space, or one too many or too few.
+        """
         padded = np.zeros((self.n_agents, self.obs_dim), dtype=np.float32)
-        for row, space, observation in zip(padded, self._observation_spaces, observations, strict=True):
-            if observation is not None:
-                flat = np.asarray(flatten(space, observation), dtype=np.float32)
+        views = per_agent(observations, self.n_agents, f"{self._where}: the observations")
+        for row, space, name, view in zip(padded, self._observation_spaces, self._names, views, strict=True):
+            if view is not None:
+                flat = read_view(space, view, f"{self._where}: the observation of agent {name!r}")
                 row[: flat.size] = flat
         return padded
 
-    def avail(self, masks: Sequence[Any]) -> np.ndarray:
-        """[N, A] int8: each agent's mask, or all its own actions where the mask is None."""
+    def avail(self, masks: Any, needed: bool = True) -> np.ndarray:
+        """[N, A] int8: each agent's mask, or all its own actions where the mask is None.
+
+        Args:
+            masks: one per agent.
+            needed: every agent must have an action; not so where the task has ended.
+
+        Raises:
+            UserError: a mask of another length or of other values, without an action, or one too many or too few.
+        """
         available = np.zeros((self.n_agents, self.n_actions), dtype=np.int8)
-        for row, size, mask in zip(available, self._sizes, masks, strict=True):
-            row[:size] = 1 if mask is None else np.asarray(mask)[:size]
+        masks = per_agent(masks, self.n_agents, f"{self._where}: the available actions")
+        for row, count, name, mask in zip(available, self.action_counts, self._names, masks, strict=True):
+            whose = f"{self._where}: the available actions of agent {name!r}"
+            row[:count] = 1 if mask is None else read_mask(mask, count, whose, needed)
         return available
 
     def decode(self, actions: np.ndarray) -> list[Any]:
@@ -208,7 +224,7 @@ class Team:
                 int(space.start) + (int(a) if a < space.n else 0)  # type: ignore[attr-defined]
                 for space, a in zip(self._action_spaces, actions, strict=True)
             ]
-        parts = zip(self._sizes, np.asarray(actions), strict=True)
+        parts = zip(self.action_counts, np.asarray(actions), strict=True)
         return [self._rescaled(i, action[:size]) for i, (size, action) in enumerate(parts)]
 
     def _rescaled(self, agent: int, action: np.ndarray) -> np.ndarray:
@@ -216,6 +232,8 @@ class Team:
         space, (low, high) = self._action_spaces[agent], self._bounds[agent]
         value = low + (action.astype(np.float64) + 1.0) * 0.5 * (high - low)
         value = np.minimum(np.maximum(value, low), high)  # exact bounds, which the rounding above may miss
+        if np.issubdtype(space.dtype, np.integer):
+            value = np.rint(value)
         return value.astype(space.dtype).reshape(space.shape)
 
 

@@ -114,6 +114,7 @@ class ToyModesEnv(gymnasium.Env):
     """
 
     Settings = ToyModesSettings
+    own_randomness = True  # draws from nothing global
 
     def __init__(self, settings: ToyModesSettings) -> None:
         self._games = ToyModesVectorEnv(settings, 1)

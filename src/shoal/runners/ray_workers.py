@@ -56,12 +56,13 @@ class RayVectorEnv(SupervisedVectorEnv):
 
     _worker_name = "Ray worker"
 
-    def __init__(self, ray: Any, env_class: Any, settings: Any, n: int, s: RayRunnerSettings) -> None:
+    def __init__(self, ray: Any, env_class: Any, settings: Any, n: int, s: RayRunnerSettings, seed: int = 0) -> None:
         self._ray = ray
         size = s.ray_envs_per_worker
         self._groups = [list(range(first, min(first + size, n))) for first in range(0, n, size)]
         self._group_of = {i: g for g, copies in enumerate(self._groups) for i in copies}
         self._build = (env_class, settings)
+        self._seed = seed
         self._settings = s
         self._actor_class = ray.remote(Group)
         self._actors: dict[int, Any] = {}
@@ -84,7 +85,7 @@ class RayVectorEnv(SupervisedVectorEnv):
 
     def _start(self, group: int) -> None:
         s, k = self._settings, len(self._groups[group])
-        build = pickle.dumps((*self._build, k, s.env_timeout_s, s.env_start_timeout_s, s.env_restart_every))
+        build = pickle.dumps((*self._build, k, s.env_timeout_s, s.env_start_timeout_s, s.env_restart_every, self._seed))
         self._actors[group] = self._actor_class.options(
             num_cpus=_whole(k * s.ray_cpus_per_env), scheduling_strategy="SPREAD", max_restarts=0
         ).remote(build, sys.path)
@@ -198,7 +199,7 @@ class RayRunner(Runner):
                     f"runner=ray wants {len(cpus)} workers of up to {cpus[0]:g} CPUs, and the machines of the Ray "
                     f"cluster hold {room}: lower batch_size_run, ray_envs_per_worker or ray_cpus_per_env."
                 )
-            return RayVectorEnv(ray, env_class, env_settings, s.batch_size_run, s)
+            return RayVectorEnv(ray, env_class, env_settings, s.batch_size_run, s, self.seed)
         except BaseException:
             self._stack.close()
             raise

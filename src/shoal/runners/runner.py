@@ -133,12 +133,13 @@ class Runner:
             controller: acts for the team.
             t_env: environment steps done so far, for schedules.
             test_mode: greedy episodes, from a seed stream of their own.
-            frames: takes a picture of copy 0 (uint8 ``[height, width, 3]``) for every state.
+            frames: takes a picture of copy 0 (uint8 ``[height, width, 3]``) for every state; it stays empty, and that
+                is said, if the environment cannot be drawn.
 
         Raises:
             EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row.
             NonFiniteError: an observation, a state or a reward is NaN or infinite.
-            UserError: it cannot be used at all, or cannot be drawn.
+            UserError: it cannot be used at all.
         """
         memory = _EpisodeMemory(self.scheme(controller), self.n, self.spec.episode_limit)
         final_infos: list[dict[str, float]] = [{} for _ in range(self.n)]
@@ -197,7 +198,7 @@ class Runner:
             seeds[i] = self._next_seed(stream)
             kind = "test" if test_mode else "training"
             names[i] = f"{kind} episode {self.episodes_started[stream]} (copy {i}, seed {seeds[i]})"
-        options: dict[str, Any] = {"t_env": t_env}
+        options: dict[str, Any] = {"t_env": t_env, "draw": frames is not None}
         if not pending.all():
             options["reset_mask"] = pending.copy()
         observation, _ = self.env.reset(seed=seeds, options=options)  # type: ignore[arg-type]  # one seed a copy
@@ -205,7 +206,7 @@ class Runner:
         memory.forget(live)
         memory.observe(live, 0, observation)
         self._refuse_nonfinite(memory, names)
-        self._draw(frames)
+        frames = self._draw(frames)
         state = controller.initial_state(len(live))
         failed = np.zeros(self.n, dtype=bool)
         actions = np.zeros(self.env.action_space.shape or (), dtype=self.env.action_space.dtype)
@@ -218,7 +219,7 @@ class Runner:
             over = terminated | truncated
             memory.act(live, t, acted, reward, over if self.settings.time_limit_is_terminal else terminated)
             memory.observe(live, t + 1, observation)
-            self._draw(frames)
+            frames = self._draw(frames)
             for i in live[over[live]].tolist():
                 info = numbers_of(infos, i)
                 failed[i] = bool(info.pop("episode_failed", False))
@@ -262,17 +263,25 @@ class Runner:
         assert isinstance(self.env, gym.vector.SyncVectorEnv)
         return str(self.env.call("save_replay")[0])
 
-    def _draw(self, frames: list[np.ndarray] | None) -> None:
+    def _draw(self, frames: list[np.ndarray] | None) -> list[np.ndarray] | None:
+        """Take a picture of copy 0. Returns where the next one goes: nowhere, once that has failed."""
         if frames is None:
-            return
+            return None
         drawn: Any = None
-        if isinstance(self.env, gym.vector.SyncVectorEnv):
-            drawn = (self.env.render() or (None,))[0]
-        elif isinstance(self.env, SupervisedVectorEnv):
-            drawn = self.env.call_one(0, "render")
-        if not isinstance(drawn, np.ndarray):
-            raise UserError("save_replay needs an environment that can draw itself (render_mode rgb_array).")
-        frames.append(drawn)
+        why = "it needs a render method that gives uint8 [height, width, 3] with render_mode=rgb_array"
+        try:
+            if isinstance(self.env, gym.vector.SyncVectorEnv):
+                drawn = (self.env.render() or (None,))[0]
+            elif isinstance(self.env, SupervisedVectorEnv):
+                drawn = self.env.call_one(0, "render")
+        except Exception as error:  # of whatever draws it: no reason to lose an evaluation
+            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if isinstance(drawn, np.ndarray) and drawn.dtype == np.uint8 and drawn.ndim == 3 and drawn.shape[2] == 3:
+            frames.append(drawn)
+            return frames
+        frames.clear()
+        log.warning(f"save_replay: the environment cannot be drawn, and is evaluated all the same ({why}).")
+        return None
 
     def _next_seed(self, stream: int) -> int:
         number = self.episodes_started[stream]
@@ -302,9 +311,9 @@ class EpisodeRunner(Runner):
         s = self.settings
         if getattr(env_class, "own_process", False):
             return WorkerVectorEnv(
-                env_class, env_settings, 1, s.env_timeout_s, s.env_start_timeout_s, s.env_restart_every
+                env_class, env_settings, 1, s.env_timeout_s, s.env_start_timeout_s, s.env_restart_every, self.seed
             )
-        return in_process(env_class, env_settings)
+        return in_process(env_class, env_settings, self.seed)
 
 
 class ParallelRunner(Runner):
@@ -316,7 +325,13 @@ class ParallelRunner(Runner):
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
         s = self.settings
         return side_by_side(
-            env_class, env_settings, s.batch_size_run, s.env_timeout_s, s.env_start_timeout_s, s.env_restart_every
+            env_class,
+            env_settings,
+            s.batch_size_run,
+            s.env_timeout_s,
+            s.env_start_timeout_s,
+            s.env_restart_every,
+            self.seed,
         )
 
 
@@ -326,7 +341,13 @@ def _live_rows(
     """What the controller reads, for the live copies only: one array a key goes to the device."""
     step = {"obs": torch.as_tensor(observation["obs"][live], dtype=torch.float32, device=device)}
     if "avail_actions" in observation:
-        step["avail_actions"] = torch.as_tensor(observation["avail_actions"][live], device=device).bool()
+        available = observation["avail_actions"][live]
+        if not available.any(-1).all():
+            raise UserError(
+                f"Agent {int((~available.any(-1)).nonzero()[1][0])} has no available action: an environment must offer "
+                "every agent at least one at every step, such as an action that does nothing for who is dead."
+            )
+        step["avail_actions"] = torch.as_tensor(available, device=device).bool()
     if "alive" in observation:
         step["alive"] = torch.as_tensor(observation["alive"][live], device=device).bool()
     if with_state:

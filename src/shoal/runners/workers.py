@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
+from shoal.envs.guarded import GuardedEnv, guarded
 from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 from shoal.utils.signals import end_with
@@ -50,16 +51,16 @@ def _is_number(value: Any) -> bool:
 class EnvFactory:
     """Builds one environment, in this process or in a worker (picklable, so that workers can be spawned)."""
 
-    def __init__(self, env_class: Callable[[Any], gym.Env], settings: Any) -> None:
-        self.env_class, self.settings = env_class, settings
+    def __init__(self, env_class: Callable[[Any], gym.Env], settings: Any, seed: int = 0) -> None:
+        self.env_class, self.settings, self.seed = env_class, settings, seed
 
     def __call__(self) -> gym.Env:
-        return HoldAtEnd(self.env_class(self.settings))
+        return HoldAtEnd(guarded(self.env_class, self.settings, self.seed))
 
 
-def in_process(env_class: Callable[[Any], gym.Env], settings: Any) -> VectorEnv:
+def in_process(env_class: Callable[[Any], gym.Env], settings: Any, seed: int = 0) -> VectorEnv:
     """One environment in this process, as a vector environment of one copy."""
-    return SyncVectorEnv([EnvFactory(env_class, settings)], autoreset_mode=AutoresetMode.DISABLED)
+    return SyncVectorEnv([EnvFactory(env_class, settings, seed)], autoreset_mode=AutoresetMode.DISABLED)
 
 
 @dataclass
@@ -97,6 +98,7 @@ class WorkerVectorEnv(SupervisedVectorEnv):
         step_timeout_s: seconds that a step may take, and the start of an episode in a copy that stands.
         start_timeout_s: seconds that building a copy, or launching its game again, and starting an episode may take.
         restart_every: episodes after which a copy gets a new process; 0 keeps it.
+        seed: of what building a copy draws from global random streams.
     """
 
     def __init__(
@@ -107,18 +109,19 @@ class WorkerVectorEnv(SupervisedVectorEnv):
         step_timeout_s: float = 120.0,
         start_timeout_s: float = 600.0,
         restart_every: int = 0,
+        seed: int = 0,
     ) -> None:
-        self._build = (env_class, settings)
+        self._build = (env_class, settings, seed)
         self._step_timeout_s, self._start_timeout_s = step_timeout_s, start_timeout_s
         self._restart_every = restart_every
-        example = env_class(settings)
+        example = guarded(env_class, settings, seed)
         try:
             self._describe(
                 n,
                 example.observation_space,
                 example.action_space,
-                int(example.get_wrapper_attr("episode_limit")),
-                getattr(example, "action_classes", {}),
+                int(example.episode_limit),
+                example.get_wrapper_attr("action_classes") if example.has_wrapper_attr("action_classes") else {},
             )
         finally:
             example.close()
@@ -191,7 +194,12 @@ class WorkerVectorEnv(SupervisedVectorEnv):
 
     def _call(self, index: int, name: str) -> tuple[Any] | None:
         answers = self._ask({index: ("call", name)}, {index: self._step_timeout_s})
-        return (answers[index],) if index in answers else None
+        if index not in answers:
+            return None
+        answer, why = answers[index]
+        if why:
+            raise UserError(f"The environment could not {name.replace('_', ' ')}: {why}.")
+        return (answer,)
 
     def close_extras(self, **kwargs: Any) -> None:
         """End all processes, without waiting long for a step under way."""
@@ -208,13 +216,27 @@ class WorkerVectorEnv(SupervisedVectorEnv):
 
 
 def side_by_side(
-    env_class: Any, settings: Any, n: int, step_timeout_s: float, start_timeout_s: float, restart_every: int
+    env_class: Any,
+    settings: Any,
+    n: int,
+    step_timeout_s: float,
+    start_timeout_s: float,
+    restart_every: int,
+    seed: int = 0,
 ) -> VectorEnv:
     """``n`` copies on this machine: the suite's own vectorised step where it has one, else worker processes."""
     if hasattr(env_class, "make_vector"):
         vector: VectorEnv = env_class.make_vector(settings, n)
         return vector
-    return WorkerVectorEnv(env_class, settings, n, step_timeout_s, start_timeout_s, restart_every)
+    return WorkerVectorEnv(env_class, settings, n, step_timeout_s, start_timeout_s, restart_every, seed)
+
+
+def _answer(env: GuardedEnv, name: str) -> tuple[Any, str]:
+    """What a method returns, and what went wrong: whoever cannot be drawn still plays."""
+    try:
+        return env.ask(name), ""
+    except Exception as error:
+        return None, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Space, trainer: int) -> None:
@@ -222,8 +244,7 @@ def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Spa
     _become_worker(trainer)
     env = None
     try:
-        env_class, settings = build
-        env = env_class(settings)
+        env = guarded(*build)
         while True:
             command, argument = pipe.recv()
             if command == "close":
@@ -239,7 +260,7 @@ def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Spa
                 numbers = {key: float(value) for key, value in info.items() if _is_number(value)}
                 answer = (float(reward), bool(terminated), bool(truncated), numbers)
             else:
-                answer = getattr(env, argument)()
+                answer = _answer(env, argument)
             pipe.send(("done", answer))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         pass  # the trainer is gone, or has given this worker up
