@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal.envs.private_random import PrivateRandomness, seed_spaces
-from shoal.envs.reading import numbers_in, read_flags, read_info, read_reward, returned, shown, takes
+from shoal.envs.reading import NO_ACTION, numbers_in, read_flags, read_info, read_reward, returned, shown, takes
 from shoal.utils.errors import UserError
 
 
@@ -83,10 +83,7 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             if key == "avail_actions" and not last:
                 idle = np.flatnonzero(~numbers.any(-1))
                 if len(idle):
-                    raise UserError(
-                        f"{self._where}: agent {idle[0]} has no available action: offer at least one at every step, "
-                        "such as an action that does nothing for who is dead."
-                    )
+                    raise UserError(f"{self._where}: agent {idle[0]} {NO_ACTION}")
         return observation
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

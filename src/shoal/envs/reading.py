@@ -44,8 +44,9 @@ def returned(result: Any, names: Sequence[str], where: str, method: str) -> tupl
     if isinstance(result, tuple | list) and len(result) == len(names):
         return tuple(result)
     got = f"{len(result)} values" if isinstance(result, tuple | list) else f"one {type(result).__name__}"
-    old = " (as gym did before 0.26)" if isinstance(result, tuple) and (method, len(result)) == ("step", 4) else ""
-    raise UserError(f"{where}: {method} returned {got}{old}, but it must return ({', '.join(names)}).")
+    raise UserError(
+        f"{where}: {method} returned {'None' if result is None else got}, but it must return ({', '.join(names)})."
+    )
 
 
 def check_space(space: Any, where: str) -> None:
@@ -149,23 +150,27 @@ def _same_shape(numbers: np.ndarray, shape: tuple[int, ...] | None, space: space
     return numbers
 
 
-def read_mask(mask: Any, size: int, whose: str, needed: bool = True) -> np.ndarray:
+NO_ACTION = "has no available action: offer at least one at every step, such as one that does nothing for the dead."
+
+
+def read_mask(mask: Any, size: int, where: str, agent: Any, needed: bool = True) -> np.ndarray:
     """Which of `size` actions an agent may take -> bool [size].
 
     Args:
         mask: numbers or booleans; what is above 0 is available.
         size: how many actions the agent has.
-        whose: begins the sentence: "env_args.key='x': the available actions of agent 0".
+        where: begins the sentence.
+        agent: what the environment calls the agent.
         needed: refuse a mask without a single action.
     """
     numbers = numbers_in(mask)
     if numbers is None or numbers.size != size or not (numbers >= 0).all():
-        raise UserError(f"{whose} are {shown(mask)}, but they must be {size} times 0 or 1.")
+        raise UserError(
+            f"{where}: the available actions of agent {agent!r} are {shown(mask)}, but they must be {size} times 0 or 1."
+        )
     available: np.ndarray = numbers.reshape(-1) > 0
     if needed and not available.any():
-        raise UserError(
-            f"{whose} are none: offer at least one at every step, such as an action that does nothing for who is dead."
-        )
+        raise UserError(f"{where}: agent {agent!r} {NO_ACTION}")
     return available
 
 
@@ -177,7 +182,7 @@ def per_agent(values: Any, n_agents: int, whose: str) -> list[Any]:
         parts = None
     if parts is not None and len(parts) == n_agents:
         return parts
-    got = shown(values) if parts is None else f"{len(parts)} entries"
+    got = shown(values) if parts is None else f"a list of {len(parts)}"
     raise UserError(f"{whose} must be a list with one entry for each of the {n_agents} agents, not {got}.")
 
 

@@ -209,8 +209,7 @@ class Team:
         available = np.zeros((self.n_agents, self.n_actions), dtype=np.int8)
         masks = per_agent(masks, self.n_agents, f"{self._where}: the available actions")
         for row, count, name, mask in zip(available, self.action_counts, self._names, masks, strict=True):
-            whose = f"{self._where}: the available actions of agent {name!r}"
-            row[:count] = 1 if mask is None else read_mask(mask, count, whose, needed)
+            row[:count] = 1 if mask is None else read_mask(mask, count, self._where, name, needed)
         return available
 
     def decode(self, actions: np.ndarray) -> list[Any]:

@@ -15,6 +15,7 @@ from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
 from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
+from shoal.envs.reading import NO_ACTION
 from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
 from shoal.utils.errors import NonFiniteError, UserError
@@ -343,10 +344,7 @@ def _live_rows(
     if "avail_actions" in observation:
         available = observation["avail_actions"][live]
         if not available.any(-1).all():
-            raise UserError(
-                f"Agent {int((~available.any(-1)).nonzero()[1][0])} has no available action: an environment must offer "
-                "every agent at least one at every step, such as an action that does nothing for who is dead."
-            )
+            raise UserError(f"The environment's agent {(~available.any(-1)).nonzero()[1][0]} {NO_ACTION}")
         step["avail_actions"] = torch.as_tensor(available, device=device).bool()
     if "alive" in observation:
         step["alive"] = torch.as_tensor(observation["alive"][live], device=device).bool()
