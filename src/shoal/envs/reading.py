@@ -166,7 +166,7 @@ def read_mask(mask: Any, size: int, where: str, agent: Any, needed: bool = True)
     numbers = numbers_in(mask)
     if numbers is None or numbers.size != size or not (numbers >= 0).all():
         raise UserError(
-            f"{where}: the available actions of agent {agent!r} are {shown(mask)}, but they must be {size} times 0 or 1."
+            f"{where}: the available actions of agent {agent!r} are {shown(mask)}, but must be {size} times 0 or 1."
         )
     available: np.ndarray = numbers.reshape(-1) > 0
     if needed and not available.any():
