@@ -84,6 +84,11 @@ class PyMARLEnv(AdaptedEnv):
 
     Settings: type[Any] = PyMARLSettings
 
+    @staticmethod
+    def outside_code(env_args: Mapping[str, Any]) -> dict[str, str]:
+        """Settings that name code to import."""
+        return {"key": str(env_args["key"])} if env_args.get("key") else {}
+
     def __init__(self, settings: PyMARLSettings, env: Any = None) -> None:
         super().__init__()
         self._key, self._kwargs, self._given = settings.key, settings.kwargs, env is not None
