@@ -1,5 +1,6 @@
 """One run's loop: what is counted, what tests leave alone, what an ending leaves behind."""
 
+import math
 import os
 import random
 import signal
@@ -209,6 +210,7 @@ def scored(experiment, *scores):
         ([(1.0, 1.0), (1.0, 1.0)], 1),
         ([(-5.0,), (-7.0,), (-4.0,)], 3),
         ([(-5.0,), (float("nan"),)], 1),
+        ([(9.0,), (0.25, 1.0), (0.0, 99.0)], 2),
         ([(float("nan"),), (-5.0,)], 2),
     ],
 )
@@ -216,7 +218,7 @@ def test_the_checkpoint_of_the_best_test_is_kept(experiment, scores, best):
     one = scored(experiment(save_model=True, **QMIX), *scores)
     content = checkpoints.load(one.model_dir / checkpoints.BEST)
     assert content["progress"]["t_env"] == best
-    assert content["progress"]["best"] == list(scores[best - 1])
+    assert content["progress"]["best"] == [0.0, *scores[best - 1]][-2:]
     assert content["buffer"]["episodes"] is None
 
 
@@ -227,12 +229,12 @@ def test_a_run_that_goes_on_from_before_its_best_keeps_it(experiment):
     two = experiment(save_model=True, **QMIX)
     two.load(early, whole=True)
     scored(two, (0.7,))
-    assert checkpoints.load(two.model_dir / checkpoints.BEST)["progress"]["best"] == [0.9]
+    assert checkpoints.load(two.model_dir / checkpoints.BEST)["progress"]["best"] == [0.0, 0.9]
     (two.model_dir / checkpoints.BEST).write_bytes(b"damaged")
     three = experiment(save_model=True, **QMIX)
     three.load(early, whole=True)
     scored(three, (0.7,))
-    assert checkpoints.load(three.model_dir / checkpoints.BEST)["progress"]["best"] == [0.7]
+    assert checkpoints.load(three.model_dir / checkpoints.BEST)["progress"]["best"] == [0.0, 0.7]
 
 
 def test_old_checkpoints_go_only_when_the_new_one_is_whole(experiment, monkeypatch):
@@ -306,9 +308,93 @@ def test_what_is_about_to_run_is_said(experiment):
 
 
 def test_the_means_have_pymarls_names():
-    metrics = summary({"return": [1.0, 3.0], "ep_length": [4.0, 8.0], "battle_won": []}, prefix="test_")
-    assert metrics == {"test_return_mean": 2.0, "test_ep_length_mean": 6.0, "test_return_std": 1.0}
+    metrics = summary({"return": [1.0, 3.0], "ep_length": [4.0, 8.0], "win_rate": [0.0, 1.0]}, prefix="test_")
+    assert metrics == {
+        "test_return_mean": 2.0,
+        "test_ep_length_mean": 6.0,
+        "test_win_rate": 0.5,
+        "test_return_std": 1.0,
+    }
     assert summary({}) == {}
+
+
+def test_the_denominator_is_the_episodes_that_were_played():
+    stats = {"return": [1.0] * 4, "battle_won": [1.0], "score": [math.nan], "action_stop": [0.5, 1.0], "action_go": []}
+    metrics = summary(stats, info_keys=["battle_won", "success"])
+    assert metrics["battle_won_mean"] == 0.25
+    assert metrics["success_mean"] == 0.0
+    assert math.isnan(metrics["score_mean"])
+    assert metrics["action_stop_mean"] == 0.75  # of the episodes with a choice
+    assert "action_go_mean" not in metrics
+
+
+WINS = {"env_args": {"info": "wins"}, "test_nepisode": 8, "t_max": 120}
+
+
+def test_an_environment_that_tells_of_wins_alone_is_recorded_as_one_that_always_tells(experiment, capsys):
+    seldom, always = experiment(**QMIX, **WINS), experiment(**QMIX, **WINS | {"env_args": {"info": "outcome"}})
+    recorded = []
+    for one in (seldom, always):
+        seed_everything(5)
+        one.run()
+        recorded.append(one.recorder.points)
+        wins = dict(one.recorder.points["test_battle_won_mean"]).values()
+        assert any(wins), "no test has a win: choose another seed"
+        assert not all(wins), "every test has a win: choose another seed"
+    for name in ("test_battle_won_mean", "battle_won_mean"):
+        first = recorded[0][name][0][0]  # before the first win nobody knows of the key
+        assert recorded[0][name] == [point for point in recorded[1][name] if point[0] >= first]
+        assert not any(value for step, value in recorded[1][name] if step < first)
+    assert seldom.progress.best == always.progress.best
+    out = capsys.readouterr().out
+    assert out.count("have no 'battle_won' in their last info") == 1
+
+
+def test_what_infos_have_held_goes_through_a_checkpoint(experiment):
+    one = experiment(**QMIX, **WINS, save_model=True)
+    one.run()
+    content = checkpoints.load(one.save())
+    assert "battle_won" in content["progress"]["info_keys"]
+    two = experiment(**QMIX, **WINS)
+    two.load(content, whole=True)
+    assert two._summary({"return": [1.0, 2.0]}, "test_")["test_battle_won_mean"] == 0.0
+
+
+@pytest.mark.parametrize(("stored", "now"), [([], []), ([3.0], [0.0, 3.0]), ([0.5, 3.0], [0.5, 3.0])])
+def test_checkpoints_of_before_are_loaded(experiment, stored, now):
+    content = experiment(**QMIX)._content(with_episodes=False)
+    content["progress"] |= {"best": stored, "since_log": {"return": [1.0, 2.0], "battle_won": [1.0]}}
+    del content["progress"]["info_keys"]
+    two = experiment(**QMIX)
+    two.load(content, whole=True)
+    assert two.progress.best == now
+    assert two._summary(two.progress.since_log)["battle_won_mean"] == 0.5
+
+
+def test_an_environments_numbers_never_replace_shoals_own(experiment, caplog):
+    plain, clash = experiment(**QMIX), experiment(**QMIX, env_args={"info": "clash"})
+    recorded = []
+    for one in (plain, clash):
+        seed_everything(5)
+        one.run()
+        recorded.append(one.recorder.points)
+    before, after = recorded
+    assert {name: after[name] for name in before} == before
+    values = {name: after[name][0][1] for name in after if name not in before}
+    assert values == {
+        f"{prefix}{name}_mean": value
+        for prefix in ("", "test_")
+        for name, value in {
+            "env_return": 7.0,
+            "env_env_return": 2.0,
+            "env_ep_length": 99.0,
+            "env_action_low": 9.0,
+            "env_q_taken": 3.0,
+            "env_test_return": 5.0,
+            "episode_failed": 1.0,
+        }.items()
+    }
+    assert caplog.text.count("'return' is recorded as 'env_return'") == 1
 
 
 def test_due_counts_from_the_last_time():

@@ -20,9 +20,9 @@ from sacred.run import Run
 from shoal import registry
 from shoal.config import files, trust
 from shoal.config.settings import RunSettings, declared_by
-from shoal.experiment import JUDGED_BY, Experiment, ExperimentSettings
+from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils import recording
+from shoal.utils import metric_names, recording
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
@@ -313,7 +313,6 @@ def _report(
     run: Run, run_dir: Path | None, model_dir: Path, result: dict[str, float], s: ExperimentSettings
 ) -> float | None:
     """Say how it ended and where everything lies."""
-    score = next((key for key in JUDGED_BY if key in result), "")
     for key, value in sorted(result.items()):
         print(f"{key:<34}{value:.4g}")
     if run_dir is not None:
@@ -327,7 +326,7 @@ def _report(
                 print(f"curve        {picture}")
     if s.save_model and not s.evaluate:
         print(f"checkpoints  {model_dir} (that of the best test: {checkpoints.BEST})")
-    return result.get(score)
+    return result.get(metric_names.judge(result))
 
 
 def _run_dir(observers: Sequence[RunObserver]) -> Path | None:

@@ -1,7 +1,6 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
 from shoal.runners.runner import EnvironmentsFailedError, Runner
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils import metric_names
 from shoal.utils.console import Console
 from shoal.utils.errors import NonFiniteError, UserError
 from shoal.utils.logging import Logger
@@ -108,10 +108,6 @@ class ExperimentSettings:
             raise UserError("resume and checkpoint_path exclude each other: resume already names the checkpoint.")
 
 
-JUDGED_BY = ("test_battle_won_mean", "test_win_rate", "test_return_mean")
-"""What makes one test better than another: the win rate where there is one; between equal ones, the return."""
-
-
 @dataclass
 class Progress:
     """The counters of a run; with the random states, all that decides what it does next."""
@@ -127,8 +123,10 @@ class Progress:
     last_learner_log: int = 0
     last_save: int = 0
     since_log: dict[str, list[float]] = field(default_factory=dict)
+    info_keys: list[str] = field(default_factory=list)
+    """What the environment's infos have held so far: an episode without one of them counts 0."""
     best: list[float] = field(default_factory=list)
-    """The best test so far, by what JUDGED_BY names; empty before there is one."""
+    """The score of the best test so far (``metric_names.score``); empty before there is one."""
 
     def due(self, last: int | None, interval: int) -> bool:
         """Whether ``interval`` environment steps have passed since ``last``."""
@@ -160,6 +158,7 @@ class Experiment:
         self.on_test = on_test
         self.record = record
         self.progress = Progress()
+        self._said_missing: set[str] = set()
         self._signature = trust.sign(settings.values)
         s = self.settings
         if s.seed is None:
@@ -268,7 +267,7 @@ class Experiment:
                 self.logger.log(metrics | self.learner.controller.diagnostics(batch, p.t_env), p.t_env)
                 p.last_learner_log = p.t_env
         if p.due(p.last_runner_log, s.runner_log_interval):
-            self.logger.log(summary(p.since_log), p.t_env)
+            self.logger.log(self._summary(p.since_log), p.t_env)
             self.logger.log(self.learner.controller.metrics(p.t_env), p.t_env)
             self.logger.log({"episode": p.episode, "env_restarts": p.env_restarts}, p.t_env)
             if self.runner.settings.drop_nonfinite_episodes:
@@ -289,16 +288,30 @@ class Experiment:
             stats = self._test_episodes(controller, before, s.test_nepisode, stop, with_replay=not prefix)
             if not stats:
                 self._stop_if_asked(stop)
-            metrics |= summary(stats, prefix=f"test_{prefix}")
+            metrics |= self._summary(stats, f"{metric_names.TEST}{prefix}")
         self.logger.log(metrics, p.t_env)
         self.console.test_result(p.t_env, metrics)
         p.last_test, p.last_result = p.t_env, metrics
         if self.best is not None:
-            self.best.offer(_score(metrics), self.learner.controller, p.t_env)
+            self.best.offer(metric_names.score(metrics), self.learner.controller, p.t_env)
         self._save_if_best(metrics)
         if self.on_test is not None:
             self.on_test(self)
         return metrics
+
+    def _summary(self, stats: dict[str, list[float]], prefix: str = "") -> dict[str, float]:
+        """Means over these episodes; a key of the environment's that some of them lack is said once."""
+        n, known = len(stats[metric_names.RETURN]), self.progress.info_keys
+        known += [key for key in stats if not metric_names.is_episode_key(key) and key not in known]
+        for key in known:
+            missing = n - len(stats.get(key, ()))
+            if missing and key not in self._said_missing:
+                self._said_missing.add(key)
+                self.logger.warning(
+                    f"{missing} of {n} episodes have no '{key}' in their last info: they count as 0 in "
+                    f"{metric_names.metric_of(key, prefix)}. Have the environment give it in every episode."
+                )
+        return summary(stats, prefix, known)
 
     def _absolute_test(self, stop: StopRequest) -> dict[str, float]:
         """Greedy episodes with what would be deployed of the policy that did best in the tests, on fresh episodes.
@@ -313,7 +326,7 @@ class Experiment:
             stats = self._test_episodes(deployed, before, n, stop, with_replay=False)
         if not stats:
             self._stop_if_asked(stop)
-        metrics = summary(stats, prefix="absolute_test_") | {"absolute_test_t_env": float(self.best.t_env)}
+        metrics = self._summary(stats, metric_names.ABSOLUTE_TEST) | {"absolute_test_t_env": float(self.best.t_env)}
         self.logger.log(metrics, self.progress.t_env)
         self.logger.info(f"absolute metric: the policy of t_env {self.best.t_env:,}, {len(stats['return'])} episodes")
         return metrics
@@ -411,8 +424,8 @@ class Experiment:
 
     def _save_if_best(self, metrics: dict[str, float]) -> None:
         s, p = self.settings, self.progress
-        score = _score(metrics)
-        if s.evaluate or any(map(math.isnan, score)) or score <= p.best:
+        score = metric_names.score(metrics)
+        if s.evaluate or not metric_names.is_better(score, p.best):
             return
         p.best = score
         if s.save_model:
@@ -429,7 +442,7 @@ class Experiment:
         if not path.is_file():
             return []
         try:
-            return list(checkpoints.load(path)["progress"]["best"])
+            return metric_names.stored_score(checkpoints.load(path)["progress"]["best"])
         except UserError:  # damaged: the next good test replaces it
             return []
 
@@ -460,7 +473,7 @@ class Experiment:
             else:
                 self.learner.load_state_dict(content["learner"])
                 self.progress = progress
-                progress.best = max(progress.best, self._best_saved())
+                progress.best = max(metric_names.stored_score(progress.best), self._best_saved())
                 self.runner.load_state_dict(content["runner"])
                 self.buffer.load_state_dict(content["buffer"])
                 set_random_state(content["random"])
@@ -486,23 +499,26 @@ class Experiment:
         self.runner.close()
 
 
-def _score(metrics: Mapping[str, float]) -> list[float]:
-    """What one test is judged by, the most important first."""
-    return [metrics[key] for key in JUDGED_BY if key in metrics]
-
-
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     flat = {k: v for k, v in config.items() if k != "env_args"}
     return flat | {f"env_args.{k}": v for k, v in config.get("env_args", {}).items()}
 
 
-def summary(stats: dict[str, list[float]], prefix: str = "") -> dict[str, float]:
-    """PyMARL's names: ``return_mean``, ``return_std``, ``ep_length_mean``, ``battle_won_mean``, ...; ``win_rate``."""
-    metrics = {
-        f"{prefix}{key}" if key.endswith("_rate") else f"{prefix}{key}_mean": float(np.mean(values))
-        for key, values in stats.items()
-        if values
-    }
-    if stats.get("return"):
-        metrics[f"{prefix}return_std"] = float(np.std(stats["return"]))
+def summary(
+    stats: Mapping[str, Sequence[float]], prefix: str = "", info_keys: Collection[str] = ()
+) -> dict[str, float]:
+    """Means over episodes under PyMARL's names: ``return_mean``, ``ep_length_mean``, ``battle_won_mean``, ``win_rate``.
+
+    The denominator is the episodes that were played: one without a key of the environment's, ``info_keys`` included,
+    counts 0 there, as in PyMARL. Only a share of kinds of action leaves out episodes, those without a choice.
+    """
+    returns = stats.get(metric_names.RETURN, ())
+    metrics = {}
+    for key in dict.fromkeys([*stats, *info_keys]):
+        values = stats.get(key, ())
+        missing = 0 if metric_names.is_episode_key(key) else len(returns) - len(values)
+        if len(values) + missing:
+            metrics[metric_names.metric_of(key, prefix)] = float(np.mean([*values, *[0.0] * missing]))
+    if returns:
+        metrics[f"{prefix}return_std"] = float(np.std(returns))
     return metrics

@@ -8,6 +8,7 @@ import pytest
 
 from runners.launch import curves, in_process, wait_until, workers_of
 from shoal.envs.grf import N_ACTIONS, SCENARIOS, GRFEnv, GRFSettings, known_scenario
+from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.workers import WorkerVectorEnv
 from shoal.utils.errors import UserError
 
@@ -164,7 +165,7 @@ def test_an_engine_that_dies_costs_an_episode():
         env._workers[0].process.kill()
         *_, truncated, infos = env.step(np.zeros((2, 3), dtype=int))
         assert truncated.tolist() == [True, False]
-        assert infos["episode_failed"][0] == 1
+        assert infos[EPISODE_FAILED][0] == 1
         env.reset(seed=[3, None], options={"reset_mask": np.array([True, False])})
         *_, truncated, infos = env.step(np.zeros((2, 3), dtype=int))
         assert truncated.tolist() == [False, False]

@@ -16,6 +16,7 @@ import pytest
 from runners.launch import all_gone, curves, environment, read_json, start, wait_until
 from sc2_stand_in.install import install
 from shoal.envs.sc2 import SC2Env, SC2Settings
+from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.workers import WorkerVectorEnv
 
 PLAY = Path(__file__).parent / "play_sc2.py"
@@ -167,7 +168,7 @@ def test_a_crash_ends_the_episode_and_the_next_one_is_played_in_a_new_game(monke
             if step[2] or step[3]:
                 break
         assert step is not None
-        assert step[1:] == (0.0, False, True, {"episode_failed": 1})
+        assert step[1:] == (0.0, False, True, {EPISODE_FAILED: 1})
         env.reset(seed=2)
         assert env._game.max_reward == best
         assert len(servers()) == 1
@@ -193,7 +194,7 @@ def test_a_game_that_hangs_is_killed_with_its_worker(monkeypatch):
             _, _, _, truncated, infos = env.step(np.ones((1, 3), dtype=int))
             if truncated[0]:
                 break
-        assert infos["episode_failed"] == [1.0]
+        assert infos[EPISODE_FAILED] == [1.0]
         assert "did not answer within 4 seconds" in env.last_failure
         assert all_gone([hanging])
     finally:

@@ -7,6 +7,7 @@ import pytest
 
 from envs import fake_smac
 from shoal.envs.sc2 import SC2Env, SC2Settings, SC2v2Settings, capability_config
+from shoal.envs.team import EPISODE_FAILED
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 
 
@@ -93,7 +94,7 @@ def test_a_crash_in_a_battle_is_no_defeat_and_the_next_one_has_a_new_game(smac):
     env = SC2Env(SC2Settings())
     smac.crash_at = 5
     seen, rewards, flags, info = play(env, seed=1)
-    assert (len(rewards), rewards[-1], flags, info) == (6, 0.0, (False, True), {"episode_failed": 1})
+    assert (len(rewards), rewards[-1], flags, info) == (6, 0.0, (False, True), {EPISODE_FAILED: 1})
     assert all((seen[-1][key] == seen[-2][key]).all() for key in seen[-1])
     _, rewards, flags, info = play(env, seed=2)
     assert len(rewards) == 34

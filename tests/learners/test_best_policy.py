@@ -25,7 +25,7 @@ def network(value):
 
 
 def outcome(returned, won=None):
-    return [returned] if won is None else [won, returned]
+    return [0.0 if won is None else won, returned]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,9 @@ def outcome(returned, won=None):
     [
         ([outcome(1.0), outcome(3.0), outcome(2.0)], 1),
         ([outcome(9.0, 0.2), outcome(5.0, 0.5), outcome(7.0, 0.5), outcome(7.0, 0.5)], 2),
-        ([outcome(math.nan), outcome(-5.0)], 0),
+        ([outcome(math.nan), outcome(math.nan), outcome(-5.0)], 2),
+        ([outcome(-5.0), outcome(math.nan), outcome(math.inf)], 0),
+        ([outcome(9.0), outcome(1.0, 0.1), outcome(99.0)], 1),
     ],
 )
 def test_the_first_of_the_best_is_kept(tests, best):

@@ -13,11 +13,23 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.workers import EnvFactory
 
 GAME = "import time; time.sleep(600)  # the game of a test"
 FAILED_REWARD = 1000.0
 """Paid only in episodes that fail, so that one of them in a mean cannot be overlooked."""
+CLASHING = {
+    "return": 7.0,
+    "env_return": 2.0,
+    "ep_length": 99,
+    "episode_failed": True,
+    "action_low": 9.0,
+    "q_taken": np.float32(3.0),
+    "test_return": 5.0,
+    "_score": 0.0,
+}
+"""Numbers under names that Shoal itself uses."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,9 @@ class TeamEnvSettings:
     fault_at_start: Annotated[bool, "it happens at the episode's start instead"] = False
     with_game: Annotated[bool, "start a process of its own, as a game would be"] = False
     step_s: Annotated[float, "seconds that a step takes"] = 0.0
+    info: Annotated[
+        Literal["", "wins", "outcome", "clash"], "what the last info holds too: battle_won if it was, always; own names"
+    ] = ""
     overrun: Annotated[bool, "go on after episode_limit"] = False
 
 
@@ -113,10 +128,10 @@ class TeamEnv(gymnasium.Env):
         self._steps += 1
         self._history += np.asarray(action).tobytes()
         if self._fails:
-            return self._observation(), FAILED_REWARD, True, False, {"episode_failed": 1, "score": -1000.0}
+            return self._observation(), FAILED_REWARD, True, False, {EPISODE_FAILED: 1, "score": -1000.0}
         reward = float(np.round(self._draw().normal(), 2))
         over = self._steps >= self._length and not self.settings.overrun
-        info = {"score": float(self._length), "seed": float(self._seed)} if over else {}
+        info = {"score": float(self._length), "seed": float(self._seed)} | self._extra() if over else {}
         observation = self._observation()
         if self._steps == self._length and self._unlucky:
             wrong = self.settings.wrong_value
@@ -130,6 +145,17 @@ class TeamEnv(gymnasium.Env):
                 case "score":
                     info["score"] = wrong
         return observation, reward, over and self._terminates, over and not self._terminates, info
+
+    def _extra(self):
+        won = self._seed % 8 == 0
+        match self.settings.info:
+            case "wins":
+                return {"battle_won": True} if won else {}
+            case "outcome":
+                return {"battle_won": won}
+            case "clash":
+                return CLASHING
+        return {}
 
     def close(self):
         if self._game is not None:

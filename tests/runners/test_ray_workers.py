@@ -13,6 +13,7 @@ import pytest
 from runners.launch import all_gone, environment, wait_until
 from runners.reflex import Reflex
 from runners.team_env import TeamEnv, TeamEnvSettings, VectorisedTeamEnv, finish, is_unlucky
+from shoal.envs.team import EPISODE_FAILED
 from shoal.runners import ray_workers
 from shoal.runners.ray_workers import RayRunner, RayRunnerSettings
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
@@ -113,7 +114,7 @@ def test_a_killed_worker_is_replaced_and_its_episodes_are_played_again(runner, c
     victim.kill()
     with caplog.at_level(logging.WARNING, "shoal.runners"):
         last = finish(env, observation)
-    assert [info.get("episode_failed", 0) for info in last] == [1, 1, 0, 0]
+    assert [info.get(EPISODE_FAILED, 0) for info in last] == [1, 1, 0, 0]
     assert [info["seed"] for info in last[2:]] == [3, 4]
     assert "Ray worker 0 is restarted: it was lost (" in caplog.text
     assert all_gone(below, 60)
@@ -153,7 +154,7 @@ def test_a_silent_worker_is_replaced(runner, monkeypatch):
     victim.send_signal(signal.SIGSTOP)
     _, _, _, truncated, infos = ours.env.step(np.zeros((1, 2), dtype=int))
     assert truncated.all()
-    assert infos["episode_failed"].tolist() == [1.0]
+    assert infos[EPISODE_FAILED].tolist() == [1.0]
     assert "did not answer within 3 seconds" in ours.env.last_failure
     assert all_gone([victim], 60)
     assert len(ours.run(Reflex(), 0).stats["seed"]) == 1
@@ -166,7 +167,7 @@ def test_a_copy_that_fails_takes_no_other_with_it_and_is_told_of(runner, caplog)
     worker = process_of(env, 0)
     with caplog.at_level(logging.WARNING, "shoal.runners"):
         failed, whole = finish(env, observation)
-    assert failed == {"episode_failed": 1.0}
+    assert failed == {EPISODE_FAILED: 1.0}
     assert whole["seed"] == lucky
     assert "Ray worker 0: Environment 0 is restarted: RuntimeError: the game fell over" in caplog.text
     assert env.last_failure == "RuntimeError: the game fell over"

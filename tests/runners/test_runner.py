@@ -22,6 +22,7 @@ from runners.team_env import (
 from shoal.components.batch import episode_lengths, transition_mask
 from shoal.components.replay import ReplayBuffer
 from shoal.config.settings import RunSettings
+from shoal.envs.team import EPISODE_FAILED
 from shoal.experiment import ExperimentSettings, summary
 from shoal.runners.runner import (
     EpisodeRunner,
@@ -186,7 +187,7 @@ def test_failed_episodes_are_dropped_replaced_and_counted():
     for _ in range(4):
         rollout = runner.run(Reflex(), 0)
         assert rollout.batch.shape[0] == 4
-        assert "episode_failed" not in rollout.stats
+        assert EPISODE_FAILED not in rollout.stats
         assert all(len(values) == 4 for values in rollout.stats.values())
         assert max(rollout.stats["return"]) < FAILED_REWARD / 2
         assert rollout.batch["reward"].max() < FAILED_REWARD / 2
@@ -330,7 +331,7 @@ def test_an_episode_that_failed_may_end_on_any_number():
     class Broken(TeamEnv):
         def step(self, action):
             observation, reward, terminated, truncated, info = super().step(action)
-            if info.get("episode_failed"):
+            if info.get(EPISODE_FAILED):
                 observation["obs"][:] = NAN
             return observation, reward, terminated, truncated, info
 

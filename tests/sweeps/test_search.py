@@ -107,7 +107,7 @@ def test_a_trial_is_worth_the_mean_of_its_runs_last_tests(tmp_path):
     assert trials.search.settle() == []
     finish(jobs[1], [5.0, 7.0])
     (line,) = trials.search.settle()
-    assert line.startswith("trial 0: 4 with lr=")
+    assert line.startswith("trial 0: test_return_mean 4 with lr=")
     assert trials.search.best() == [(0, 4.0, trials.asked[0][1])]
     path = trials.search.write_best(tmp_path)
     assert files.read(path) == trials.asked[0][1]

@@ -38,11 +38,12 @@ def _table(args: argparse.Namespace) -> None:
     """One row a run, and every recorded value as CSV."""
     from shoal.analysis import tables
     from shoal.analysis.study import default_metric
+    from shoal.analysis.wins import with_all_wins
 
     runs = gather(args.runs, args.where)
     metric = args.metric[0] if args.metric else default_metric(runs)
     values = tables.tidy(runs, args.metric)
-    overview = tables.runs_table(runs, metric)
+    overview = tables.runs_table(with_all_wins(runs), metric)
     print(tables.markdown(overview))
     paths = [*tables.write(overview, args.out / "runs", f"last, best and absolute: {metric}, as recorded.")]
     paths.append(tables.write_csv(values, args.out / "values.csv"))
@@ -165,7 +166,7 @@ def _shared_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser,
     judged.add_argument(
         "--metric",
         default="",
-        help="what runs are judged by (default: test_battle_won_mean if any run recorded it, else test_return_mean)",
+        help="what runs are judged by (default: the win rate in tests if any run recorded one, else test_return_mean)",
     )
     judged.add_argument(
         "--t-max",

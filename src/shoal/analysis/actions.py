@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shoal.analysis.curves import RETURN, WIN_RATE
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
 from shoal.analysis.records import RecordedRun, by_label, curves_of, read_runs
+from shoal.analysis.wins import with_all_wins
+from shoal.utils import metric_names
 from shoal.utils.errors import UserError
 
 EP_LENGTH = "test_ep_length_mean"
@@ -57,12 +58,15 @@ def panels(runs: list[RecordedRun]) -> list[list[Panel]]:
     """
     classes = list(dict.fromkeys(name for run in runs for name in action_classes(run)))
     colours = {name: f"C{i}" for i, name in enumerate(classes)}  # the same in every diagram
-    won = any(curves_of([run], WIN_RATE) for run in runs)
+    judge = metric_names.judge({name for run in runs for name in run.metrics})
+    values = [value for _, curve in curves_of(runs, judge) for value in curve]
     tests = [
         Panel("actions in tests", {name: (f"test_action_{name}_mean", colours[name]) for name in classes}),
-        Panel("test win rate", {"win rate": (WIN_RATE, "black")})
-        if won
-        else Panel("test return", {"return": (RETURN, "black")}, is_share=False),
+        Panel(
+            metric_names.label(judge),
+            {metric_names.label(judge).removeprefix("test "): (judge, "black")},
+            metric_names.is_share(judge, values),
+        ),
         Panel("length of test episodes", {"steps": (EP_LENGTH, "black")}, is_share=False),
     ]
     copies = sorted({int(match[1]) for run in runs for name in run.metrics if (match := SUB_INDEX.fullmatch(name))})
@@ -83,6 +87,7 @@ def draw(runs: list[RecordedRun], out: Path) -> Path:
     Raises:
         UserError: a run recorded no shares of classes, or ``out`` cannot be written.
     """
+    runs = with_all_wins(runs)
     blocks = {label: panels(seeds) for label, seeds in by_label(runs).items()}
     rows = [(label, seeds, row) for label, seeds in by_label(runs).items() for row in blocks[label]]
     widest = max(len(row) for _, _, row in rows)

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from shoal.analysis.curves import RETURN, WIN_RATE
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
 from shoal.analysis.records import RecordedRun, by_label, curves_of, mean_curve, read_runs
+from shoal.analysis.wins import with_all_wins
+from shoal.utils import metric_names
 from shoal.utils.errors import UserError
 
 ENTRY = re.compile(r"confidence_(\d+)_(\d+)")
@@ -70,7 +71,7 @@ def draw(runs: list[RecordedRun], out: Path) -> Path:
     Raises:
         UserError: a run recorded no confidence, or ``out`` cannot be written.
     """
-    groups = by_label(runs)
+    groups = by_label(with_all_wins(runs))
     drawn = {label: confidence(seeds) for label, seeds in groups.items()}
     plt = pyplot()
     figure, rows = plt.subplots(
@@ -108,15 +109,18 @@ def draw_self_confidence(
 
 
 def draw_tests(axes: Any, runs: list[RecordedRun], breakpoint: int | None) -> None:
-    """Win rate, or return where there is none, of both executions."""
-    metric = WIN_RATE if any(curves_of([run], WIN_RATE) for run in runs) else RETURN
+    """What judges their tests, of both executions."""
+    metric = metric_names.judge({name for run in runs for name in run.metrics})
     end = 0
-    for title, name in (("alone (D)", metric), ("with advice (C)", metric.replace("test_", "test_teacher_"))):
+    for title, name in (
+        ("alone (D)", metric),
+        ("with advice (C)", metric.replace(metric_names.TEST, f"{metric_names.TEST}teacher_", 1)),
+    ):
         curves = curves_of(runs, name)
         if curves:
             plot_mean(axes, curves, title)
             end = max(end, *(int(steps[-1]) for steps, _ in curves))
-    axes.set_title("test win rate" if metric == WIN_RATE else "test return", fontsize="medium")
+    axes.set_title(metric_names.label(metric), fontsize="medium")
     if axes.get_lines():
         axes.legend(framealpha=0.7, edgecolor="none", fontsize="small")
     _over_training(axes, breakpoint, end)

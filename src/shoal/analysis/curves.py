@@ -4,8 +4,8 @@ from pathlib import Path
 
 from shoal.analysis.figures import pyplot, save_figure
 from shoal.analysis.records import read_run
-
-WIN_RATE, RETURN = "test_battle_won_mean", "test_return_mean"
+from shoal.analysis.wins import with_all_wins
+from shoal.utils import metric_names
 
 
 def draw_run(folder: Path) -> Path | None:
@@ -14,15 +14,16 @@ def draw_run(folder: Path) -> Path | None:
     Raises:
         UserError: the folder holds no readable record, or cannot be written to.
     """
-    run = read_run(folder)
-    metric = next((name for name in (WIN_RATE, RETURN) if name in run.metrics), None)
-    if metric is None:
+    (run,) = with_all_wins([read_run(folder)])
+    metric = metric_names.judge(run.metrics)
+    if metric not in run.metrics:
         return None
+    steps, values = run.metrics[metric]
     figure, axes = pyplot().subplots(figsize=(7, 4.2), layout="constrained")
-    axes.plot(*run.metrics[metric], linewidth=1.8, label=run.label)
+    axes.plot(steps, values, linewidth=1.8, label=run.label)
     axes.set_xlabel("environment steps")
-    axes.set_ylabel("test win rate" if metric == WIN_RATE else metric.replace("_", " "))
-    if metric == WIN_RATE:
+    axes.set_ylabel(metric_names.label(metric))
+    if metric_names.is_share(metric, values):
         axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -12,6 +12,7 @@ from shoal.analysis.comparison import Comparison
 from shoal.analysis.figures import pyplot, save_figure
 from shoal.analysis.intervals import AGGREGATES, CONFIDENCE, RESAMPLES, Estimate, iqm_curve, mean_curve
 from shoal.analysis.study import SCORES, Study
+from shoal.utils import metric_names
 from shoal.utils.errors import UserError
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
@@ -75,8 +76,8 @@ def _task_curves(axes: Any, study: Study, task: str, over: str) -> None:
     axes.set_xlabel("environment steps" if over == "steps" else "hours")
     if over == "steps":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_ylabel(study.metric.removesuffix("_mean").replace("_", " "))
-    if study.scales[task].text.endswith("(a share, 0 to 1)"):
+    axes.set_ylabel(metric_names.label(study.metric))
+    if study.scales[task].is_share:
         axes.set_ylim(-0.02, 1.02)
 
 

@@ -24,13 +24,13 @@ import pandas as pd
 from shoal.analysis import intervals, tables
 from shoal.analysis.collapse import collapse
 from shoal.analysis.comparison import Comparison, compare
-from shoal.analysis.curves import RETURN
 from shoal.analysis.sisl_baselines import COLUMNS, FORAGE, IDLE, UNIFORM
 from shoal.analysis.sources import gather
 from shoal.analysis.study import Study, study
 from shoal.config import files
 from shoal.envs.sisl import SislSettings
 from shoal.utils.errors import UserError
+from shoal.utils.metric_names import TEST_RETURN
 
 Baselines = Mapping[str, Mapping[str, np.ndarray]]
 """Task -> policy -> returns of its episodes."""
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="also write the tables there, as CSV and markdown")
     args = parser.parse_args(argv)
     try:
-        made = study(gather(args.runs, args.where), RETURN, "tail")
+        made = study(gather(args.runs, args.where), TEST_RETURN, "tail")
         for left in made.left_out:
             print(f"note: run {left.run.id} ({left.algorithm}) does not count: {left.reason}.", file=sys.stderr)
         baselines = read_baselines(args.baselines, horizons_of(made))

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from shoal.analysis.curves import RETURN, WIN_RATE
 from shoal.analysis.methods import name_algorithms
 from shoal.analysis.records import RecordedRun
+from shoal.analysis.wins import with_all_wins
+from shoal.utils import metric_names
 from shoal.utils.errors import UserError
 
 SCORES = {
@@ -29,6 +30,8 @@ class Scale:
     high: float
     text: str
     """Says so, for figures and tables."""
+    is_share: bool = False
+    """Whether the values are shares, and scores the values themselves."""
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         return (values - self.low) / (self.high - self.low)
@@ -115,7 +118,7 @@ def study(
 
     Args:
         runs: any runs; those of one name and task that differ in a setting of the method are two algorithms.
-        metric: what is compared; without one, the win rate in tests if there is any, else the return.
+        metric: what is compared; without one, ``default_metric``.
         score: one of ``SCORES``; without one, the absolute metric if all runs recorded it, else the last test.
         bounds: ``LOW:HIGH`` or ``TASK=LOW:HIGH``, what becomes 0 and 1 of a metric that is no rate.
         t_max: environment step up to which runs are compared; without one, the end of a task's shortest completed run.
@@ -125,6 +128,7 @@ def study(
     """
     if t_max is not None and t_max < 1:
         raise UserError(f"--t-max {t_max} is out of range: it must be at least 1.")
+    runs = with_all_wins(runs)
     metric = metric or default_metric(runs)
     measured = [_without_gaps(run, metric) for run in runs]
     if not any(len(steps) for steps, _, _ in measured):
@@ -137,6 +141,8 @@ def study(
     for k, (run, (steps, _, _)) in enumerate(zip(runs, measured, strict=True)):
         if run.config.get("evaluate"):
             left_out[k] = "it only evaluates a checkpoint"
+        elif not len(steps) and metric_names.TEST_RETURN in run.metrics and metric not in run.metrics:
+            left_out[k] = f"it has tests, but no {metric}: compare it on its own, or by another --metric"
         elif not len(steps):
             left_out[k] = f"it ended before its first value of {metric}"
         elif steps[-1] == 0:
@@ -186,8 +192,8 @@ def study(
 
 
 def default_metric(runs: Sequence[RecordedRun]) -> str:
-    """The win rate in tests if any run recorded it, else the return."""
-    return WIN_RATE if any(WIN_RATE in run.metrics for run in runs) else RETURN
+    """The win rate in tests if any run recorded one, else the return."""
+    return metric_names.judge({name for run in runs for name in run.metrics})
 
 
 def interval_of(run: RecordedRun) -> int:
@@ -294,8 +300,8 @@ def _scale(metric: str, values: np.ndarray, given: tuple[float, float] | None) -
     if given:
         low, high = given
         return Scale(low, high, f"{metric}: {low:g} is 0 and {high:g} is 1 (given bounds)")
-    if "battle_won" in metric or metric.endswith("_rate"):
-        return Scale(0.0, 1.0, f"{metric} as it is (a share, 0 to 1)")
+    if metric_names.is_share(metric, values):
+        return Scale(0.0, 1.0, f"{metric} as it is (a share, 0 to 1)", is_share=True)
     low, high = float(values.min()), float(values.max())
     if low == high:  # nothing to stretch
         high = low + 1

@@ -13,6 +13,7 @@ import numpy as np
 
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
 from shoal.envs.sc2_folder import game_folder
+from shoal.envs.team import EPISODE_FAILED
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 
 INSTALL = "./install_sc2.sh"
@@ -84,7 +85,7 @@ class _StarCraftEnv(PyMARLEnv):
     The packages answer a crash in mid-episode with reward 0, an end and an empty info, as if the battle had been lost,
     after starting the game anew with half of their own state left over (SMAC launches it a second time when the first
     episode crashed, and adds the enemies' health to its largest reward once more). Here a crash ends the episode
-    with ``episode_failed`` in its info, and the next episode is played in a new game by a new object.
+    with ``EPISODE_FAILED`` in its info, and the next episode is played in a new game by a new object.
 
     The game takes a seed at its launch only, so which battles follow in one process depends on what was played before:
     two runs with the same seed are alike, not identical.
@@ -162,7 +163,7 @@ class _StarCraftEnv(PyMARLEnv):
             observation, reward, terminated, truncated, info = super().step(action)
         except EnvironmentCrashedError:
             self._discard()
-            return before, 0.0, False, True, {"episode_failed": 1}
+            return before, 0.0, False, True, {EPISODE_FAILED: 1}
         if terminated or truncated:
             info["timeouts"] = self._game.timeouts - timeouts
         return observation, reward, terminated, truncated, info

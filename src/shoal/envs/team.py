@@ -46,12 +46,19 @@ def reset_mask(options: Mapping[str, Any], num_envs: int) -> np.ndarray:
     return mask
 
 
+EPISODE_FAILED = "shoal:episode_failed"
+"""In the last info of an episode that its environment could not finish, 1: the runner drops it and plays another one.
+
+No environment from elsewhere can say so by accident: ``plain_numbers`` leaves this key out."""
+
+
 def plain_numbers(info: Any) -> dict[str, float | int]:
     """The entries of an info dict that can be averaged over episodes; booleans as 0 or 1."""
     if not isinstance(info, dict):
         return {}
     kinds = (int, float, np.number, np.bool_)
     numbers = {str(key): np.asarray(value).item() for key, value in info.items() if isinstance(value, kinds)}
+    numbers.pop(EPISODE_FAILED, None)
     return {key: int(value) if isinstance(value, bool) else value for key, value in numbers.items()}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from shoal.controllers.basic import BasicMAC
+from shoal.utils import metric_names
 from shoal.utils.finite import require_finite
 
 
@@ -22,15 +23,18 @@ class BestPolicy:
         self.networks: dict[str, Tensor] = {}
 
     def offer(self, score: list[float], controller: BasicMAC, t_env: int) -> None:
-        """Keep the controller's networks if their test is the best so far. Scores: what counts most comes first.
+        """Keep the controller's networks if their test is the best so far, by ``metric_names.is_better``.
+
+        The first is kept whatever its score, and gives way to the first whose score is finite.
 
         Raises:
             NonFiniteError: they would be kept, but hold a NaN or an infinity.
         """
-        if not self.networks or score > self.score:
+        better = metric_names.is_better(score, self.score)
+        if better or not self.networks:
             networks = _copy(controller)
             require_finite(networks, "The policy of the best test cannot be kept")
-            self.score, self.t_env, self.networks = score, t_env, networks
+            self.score, self.t_env, self.networks = score if better else [], t_env, networks
 
     @contextmanager
     def in_place_of(self, controller: BasicMAC) -> Iterator[None]:
@@ -48,7 +52,8 @@ class BestPolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict()``."""
-        self.score, self.t_env, self.networks = state["score"], state["t_env"], state["networks"]
+        self.score = metric_names.stored_score(state["score"])
+        self.t_env, self.networks = state["t_env"], state["networks"]
 
 
 def _copy(controller: BasicMAC) -> dict[str, Tensor]:

@@ -16,8 +16,10 @@ from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.envs.reading import NO_ACTION
+from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
+from shoal.utils import metric_names
 from shoal.utils.errors import NonFiniteError, UserError
 
 TRAIN, TEST = 0, 1
@@ -72,8 +74,9 @@ class ParallelRunnerSettings(RunnerSettings):
 class Rollout:
     """Whole episodes, one a copy of the environment.
 
-    ``stats`` holds one number an episode: ``return``, ``ep_length``, what the environment judges an episode by, and
-    ``action_<class>`` for every kind of action that it declares (no number for an episode without a single choice).
+    ``stats`` holds one number an episode: ``return``, ``ep_length``, those of the environment's last info (fewer where
+    episodes lack one), and ``action_<class>`` for every kind of action that it declares (fewer where episodes are
+    without a single choice).
     """
 
     batch: EpisodeBatch
@@ -116,6 +119,7 @@ class Runner:
         self.episodes_started = {TRAIN: 0, TEST: 0}
         self._infos_said: set[str] = set()
         self._has_begun = False  # whether any episode ever came behind its first step
+        self._said_renamed: set[str] = set()
 
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
         """The vector environment that this runner collects from."""
@@ -223,8 +227,8 @@ class Runner:
             frames = self._draw(frames)
             for i in live[over[live]].tolist():
                 info = numbers_of(infos, i)
-                failed[i] = bool(info.pop("episode_failed", False))
-                final_infos[i] = info
+                failed[i] = bool(info.pop(EPISODE_FAILED, False))
+                final_infos[i] = {self._recorded_as(key): value for key, value in info.items()}
                 memory.end(i, bool(failed[i]))
             self._has_begun = self._has_begun or not failed[live].all()
             self._refuse_nonfinite(memory, names)
@@ -254,6 +258,14 @@ class Runner:
             log.warning(
                 f"The environment's info says {key}={value}: a mean over such an episode is recorded as {value}."
             )
+
+    def _recorded_as(self, key: str) -> str:
+        """The name that a key of the environment's info is recorded under; said once where it is another one."""
+        name = metric_names.environment_key(key)
+        if name != key and key not in self._said_renamed:
+            self._said_renamed.add(key)
+            log.warning(f"The environment's '{key}' is recorded as '{name}': Shoal itself uses that name.")
+        return name
 
     def save_replay(self) -> str | None:
         """Have copy 0's environment write a replay of its own kind. Returns the file's path; None where it has none."""

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from shoal.envs.team import reset_mask
+from shoal.envs.team import EPISODE_FAILED, reset_mask
 from shoal.utils.errors import UserError
 
 log = logging.getLogger("shoal.runners")
@@ -28,7 +28,7 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
     """Copies of an environment in workers that may crash, hang or die without taking the run with them.
 
     A worker that reports an exception, misses its deadline or dies is replaced. What its copies were playing ends,
-    truncated, with ``episode_failed`` = 1 in their info: the runner drops such an episode and plays another one, with
+    truncated, with ``EPISODE_FAILED`` = 1 in their info: the runner drops such an episode and plays another one, with
     another seed. A copy whose episode is over waits for its reset.
 
     A subclass sets the spaces (``_describe``) and ``_observations``: what the copies see, name -> [n, ...].
@@ -164,7 +164,7 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
         for i in np.flatnonzero(ongoing).tolist():
             if i not in outcomes:
                 self._ends[1, i] = True
-                self._tell(infos, i, "episode_failed", 1.0)
+                self._tell(infos, i, EPISODE_FAILED, 1.0)
         self._failed[:] = False
         terminations, truncations = self._ends.copy()
         return self._look(), reward, terminations, truncations, infos

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
 from shoal.envs.guarded import GuardedEnv, guarded
+from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 from shoal.utils.signals import end_with
@@ -39,9 +40,14 @@ class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         if terminated or truncated:
             # gymnasium gathers a key's values of all copies in an array of the first one's type: floats alone are safe.
-            info = {key: float(value) if _is_number(value) else value for key, value in info.items()}
+            info = _numbers(info)
             self._last = (observation, 0.0, terminated, truncated, {})
         return observation, float(reward), terminated, truncated, info
+
+
+def _numbers(info: Mapping[Any, Any]) -> dict[str, float]:
+    """The numbers of an info. A key that begins with ``_`` is private: gymnasium keeps its masks under such names."""
+    return {str(key): float(value) for key, value in info.items() if _is_number(value) and str(key)[:1] != "_"}
 
 
 def _is_number(value: Any) -> bool:
@@ -187,7 +193,7 @@ class WorkerVectorEnv(SupervisedVectorEnv):
             {i: ("step", actions[i]) for i in copies}, dict.fromkeys(copies, self._step_timeout_s)
         )
         for i, (_, terminated, truncated, info) in outcomes.items():
-            if (terminated or truncated) and info.get("episode_failed"):
+            if (terminated or truncated) and info.get(EPISODE_FAILED):
                 log.warning(f"Environment {i} could not finish its episode: another one takes its place.")
                 self._workers[i].ready = False  # it may have to launch its game again
         return outcomes
@@ -257,8 +263,7 @@ def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Spa
             elif command == "step":
                 observation, reward, terminated, truncated, info = env.step(argument)
                 write_to_shared_memory(space, index, observation, shared)
-                numbers = {key: float(value) for key, value in info.items() if _is_number(value)}
-                answer = (float(reward), bool(terminated), bool(truncated), numbers)
+                answer = (float(reward), bool(terminated), bool(truncated), _numbers(info))
             else:
                 answer = _answer(env, argument)
             pipe.send(("done", answer))

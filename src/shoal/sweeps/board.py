@@ -13,13 +13,12 @@ from rich.text import Text
 
 from shoal.sweeps.folder import Seen
 from shoal.sweeps.pool import Job
+from shoal.utils import metric_names
 
 _LOOK_S = 3.0
 _LINE_S = 60.0
 _STYLES = {"waiting": "dim", "running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow"}
 _ORDER = ("running", "failed", "waiting", "stopped", "finished")
-SCORES = ("test_battle_won_mean", "test_return_mean")
-"""What is shown of a run's last test: the first that it has."""
 
 
 class Board:
@@ -95,12 +94,11 @@ class Board:
 
     def _score(self, job: Job) -> str:
         metrics = self._seen.get(job.folder.path.name, Seen()).metrics or {}
-        for name in SCORES:
-            if name in metrics:
-                short = "won" if name == SCORES[0] else "return"
-                value = metrics[name][1]
-                return f"{short} {100 * value:.0f}%" if short == "won" else f"{short} {value:.2f}"
-        return ""
+        judge = metric_names.judge(metrics)
+        if judge not in metrics:
+            return ""
+        short = "return" if judge == metric_names.TEST_RETURN else "won"
+        return f"{short} {metric_names.shown(judge, metrics[judge][1])}"
 
     def _progress(self, job: Job) -> str:
         share = min(1.0, self._seen.get(job.folder.path.name, Seen()).t_env / max(job.run.t_max, 1))

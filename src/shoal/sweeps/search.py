@@ -10,13 +10,14 @@ from typing import Any, Literal
 import yaml
 
 from shoal.config import files
-from shoal.sweeps.board import SCORES
 from shoal.sweeps.plan import leaves, nested
 from shoal.sweeps.pool import Job
+from shoal.utils import metric_names
 from shoal.utils.errors import UserError
 
 STUDY_FILE, BEST_FILE = "study.log", "best.yaml"
-_STUDY = "search"
+_STUDY, _JUDGE = "search", "judged_by"
+_JUDGES = [metric_names.metric_of(key, metric_names.TEST) for key in (*metric_names.WIN_RATES, metric_names.RETURN)]
 _SHOWN = 5
 
 
@@ -27,7 +28,7 @@ class SearchSettings:
     trials: int
     space: Path
     metric: str = ""
-    """What a run is judged by; empty: the win rate where there is one, else the return."""
+    """What a run is judged by; empty: the win rate if a run of the first trial has one, else the return."""
     last: int = 5
     """Tests at a run's end whose mean counts."""
     direction: Literal["maximize", "minimize"] = "maximize"
@@ -187,19 +188,42 @@ class Search:
                 lines.append(f"trial {number} failed: {given}")
             else:
                 self.study.tell(number, value)
-                lines.append(f"trial {number}: {value:.4g} with {given}; best so far {self.study.best_value:.4g}")
+                lines.append(
+                    f"trial {number}: {self.metric_of(jobs)} {value:.4g} with {given}; "
+                    f"best so far {self.study.best_value:.4g}"
+                )
         return lines
 
     def value_of(self, jobs: Sequence[Job]) -> float:
         """The mean over a trial's runs of the mean of their last tests; NaN where one has none."""
+        metric = self.metric_of(jobs)
         means = []
         for job in jobs:
-            assert job.record is not None
-            names = (self._s.metric,) if self._s.metric else SCORES
-            series = next((found for name in names if (found := job.folder.series(job.record, name))), [])
-            tests = series[-self._s.last :]
+            tests = self._tests(job, metric)
+            if metric_names.is_win_rate(metric):  # recorded from the first win on
+                played = len(self._tests(job, metric_names.return_beside(metric)))
+                tests = [0.0] * (played - len(tests)) + tests
+            tests = tests[-self._s.last :]
             means.append(sum(tests) / len(tests) if tests else math.nan)
         return sum(means) / len(means) if means else math.nan
+
+    def metric_of(self, jobs: Sequence[Job]) -> str:
+        """What all trials are judged by: as asked, or the judge of the first trial with a test (``metric_names``).
+
+        It stays, whatever later trials record: a return and a win rate do not compare.
+        """
+        metric: str = self._s.metric or self.study.user_attrs.get(_JUDGE, "")
+        if not metric:
+            tested = [name for name in _JUDGES if any(self._tests(job, name) for job in jobs)]
+            if not tested:
+                return metric_names.TEST_RETURN
+            metric = metric_names.judge(tested)
+            self.study.set_user_attr(_JUDGE, metric)
+        return metric
+
+    def _tests(self, job: Job, metric: str) -> list[float]:
+        assert job.record is not None
+        return job.folder.series(job.record, metric)
 
     def best(self) -> list[tuple[int, float, dict[str, Any]]]:
         """The best trials: number, value and settings, the best first."""

@@ -19,13 +19,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from shoal.utils import metric_names
+
 _DRAW_INTERVAL_S = 0.5
 _LIFT_INTERVAL_S = 0.1
 _SAMPLE_INTERVAL_S = 0.5
 _SPEED_WINDOW_S = 30.0
 _SPARKLINE_LENGTH = 30
-# Outcomes between 0 and 1, shown as a percentage, by the names that suites give them.
-_RATES = ("battle_won", "won", "win_rate", "success", "success_rate", "solved")
 
 
 class Console:
@@ -123,15 +123,15 @@ class Console:
 
         Args:
             t_env: Environment steps taken when the test began.
-            metrics: PyMARL's names, with or without `test_`; those ending in `_mean` are shown:
-                return first, then what the episodes are judged by, then the rest, episode length last (shares of
-                kinds of action are for the record alone).
+            metrics: Those of a test, by their names (`metric_names`). Means over episodes are shown: the return first,
+                then the win rate, then the rest, episode length last (shares of kinds of action are for the record
+                alone).
         """
-        shown = _judged(metrics)
-        text = ", ".join(f"{name} {_value(name, value)}" for name, value in shown)
-        rates = [value for name, value in shown if name in _RATES]
+        shown = sorted(filter(_is_shown, metrics), key=_place)
+        text = ", ".join(f"{_short(name)} {metric_names.shown(name, metrics[name])}" for name in shown)
+        judge = metric_names.judge(metrics)
         with self._lock:
-            self._tests += (rates or [value for _, value in shown])[:1]
+            self._tests += [metrics[judge]] if judge in metrics else []
             self._last_test, self._last_test_t_env = text, t_env
         self.print(f"test at t_env {t_env:,}: {text or 'no metrics'}")
 
@@ -196,13 +196,13 @@ class Console:
         latest = dict(self._state[2])
         numbers = []
         if "return_mean" in latest:
-            numbers.append(("return", _number(latest["return_mean"])))
+            numbers.append(("return", metric_names.number(latest["return_mean"])))
         if "epsilon" in latest:
             numbers.append(("epsilon", f"{latest['epsilon']:.3f}"))
         losses = [name for name in latest if name.startswith("loss")]
         loss = next((name for name in ("loss_td", "loss", *losses) if name in latest), None)
         if loss is not None:
-            numbers.append(("loss", _number(latest[loss])))
+            numbers.append(("loss", metric_names.number(latest[loss])))
         return numbers
 
     def _percent(self) -> float:
@@ -384,30 +384,19 @@ def _write(stream: TextIO | None, text: str) -> bool:
     return True
 
 
-def _judged(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    named = [
-        (name.removeprefix("test_").removesuffix("_mean"), value)
-        for name, value in metrics.items()
-        if name.endswith("_mean") and not name.startswith(("action_", "test_action_"))
-    ]
-
-    def place(item: tuple[str, float]) -> int:
-        name = item[0]
-        return 0 if name == "return" else 1 if name in _RATES else 3 if name == "ep_length" else 2
-
-    return sorted(named, key=place)
+def _is_shown(metric: str) -> bool:
+    is_mean = metric.endswith("_mean") or metric_names.is_rate(metric)
+    return is_mean and not metric_names.key_of(metric).startswith(metric_names.ACTION_SHARE)
 
 
-def _value(name: str, value: float) -> str:
-    if name in _RATES and 0 <= value <= 1:
-        return f"{100 * value:.1f}%"
-    return f"{value:.1f}" if name == "ep_length" else _number(value)
+def _place(metric: str) -> int:
+    order = (metric_names.RETURN, *metric_names.WIN_RATES)
+    key = _short(metric)  # behind these come those of other executions, then the length
+    return order.index(key) if key in order else len(order) + (key == metric_names.EP_LENGTH)
 
 
-def _number(value: float) -> str:
-    if value == 0 or not math.isfinite(value) or 0.1 <= abs(value) < 100_000:
-        return f"{value:.2f}"
-    return f"{value:.3g}"
+def _short(metric: str) -> str:
+    return metric.removeprefix(metric_names.TEST).removesuffix("_mean")
 
 
 def _speed(steps_per_second: float | None) -> str:
