@@ -11,13 +11,15 @@ from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 from torch import nn
 
-from shoal.components.batch import transition_mask
-from shoal.envs.smax import MAPS, N_MOVES, SmaxEnv, SmaxSettings, SmaxVectorEnv
+from shoal.components.batch import PackedSteps, transition_mask
+from shoal.envs.smax import COOLDOWN, MAPS, N_MOVES, SmaxEnv, SmaxSettings, SmaxVectorEnv
+from shoal.learners.learner import chosen
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils.errors import UserError
 
 pytest.importorskip("jaxmarl", reason="SMAX needs jaxmarl")
 
+OWN_FEATURES = 10  # the last ones of an observation: health, x, y, cooldown, six bits of the type
 NORTH, EAST, SOUTH, WEST, STOP = range(N_MOVES)
 
 
@@ -260,6 +262,59 @@ def test_the_actions_of_the_dead_are_in_no_share():
     assert (~rollout.batch["alive"][:, :-1][acted]).any()  # some acted on after one of theirs had died
     assert rollout.stats["action_move"] == [1.0] * 4
     assert rollout.stats["action_stop"] == rollout.stats["action_attack"] == [0.0] * 4
+
+
+class Flee(WestUntilDead):
+    """Walks away from the enemy, into the west of the map, and stays there."""
+
+    def select_actions(self, step, state, t_env, test_mode=False):
+        x = step["obs"][..., 1 - OWN_FEATURES]  # in map widths
+        actions = torch.where((x > 0.15) & step["avail_actions"][..., WEST], WEST, STOP)
+        return TensorDict({"actions": actions}, batch_size=step.batch_size), state
+
+
+def fleeing_episode(**settings):
+    """One in which nobody shoots or dies, so that it lasts for all of its 100 steps; and the sizes of its game."""
+    settings = SmaxSettings(enemy_shoots=False, walls_cause_death=False, reward_scale=10, **settings)
+    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=2), SmaxEnv, settings, seed=0)
+    rollout = runner.run(Flee(), 0)
+    assert rollout.stats["ep_length"] == [100.0] * 2
+    return runner.spec, rollout.batch
+
+
+def fresh_q_tot(make_learner, spec, batch):
+    """Values that freshly initialised QMIX networks give to the episode: [B, T+1]."""
+    learner = make_learner(spec, learner="q_learner", rnn_hidden_dim=64)
+    steps = PackedSteps.of(batch)
+    with torch.no_grad():
+        values, _ = learner.controller.unroll_packed(batch, steps)
+        taken = chosen(values, steps.pack(batch["actions"]))
+        return steps.unpack(learner.mixer(taken, steps.pack(batch["state"])))[0]
+
+
+SOME_MAPS = ("2s3z", "3m")
+ALL_MAPS = [*SOME_MAPS, *(pytest.param(name, marks=pytest.mark.slow) for name in MAPS if name not in SOME_MAPS)]
+
+
+@pytest.mark.parametrize("map_name", ALL_MAPS)
+def test_a_fresh_mixer_values_a_fleeing_team_within_what_returns_can_be(map_name, make_learner):
+    """With JaxMARL's cooldowns, which fall while nobody shoots, its values grow with time to ten times what can be."""
+    spec, batch = fleeing_episode(map_name=map_name, scale_state=True)
+    assert batch["state"].abs().max() <= 2  # a cooldown's seconds; all else is within [0, 1]
+    assert batch["obs"].abs().max() <= 1.1
+    for seed in range(3):
+        torch.manual_seed(seed)
+        q_tot = fresh_q_tot(make_learner, spec, batch)
+        assert q_tot.abs().max() < 10  # the largest return is 20
+        assert q_tot[:, 50:].mean() == pytest.approx(q_tot[:, :50].mean(), abs=2)
+
+
+def test_an_unscaled_state_is_jaxmarls_own(make_learner):
+    spec, batch = fleeing_episode(map_name="2s3z", scale_state=False)
+    rows = batch["state"][:, :, : 10 * OWN_FEATURES].unflatten(-1, (10, OWN_FEATURES))
+    assert rows[:, 90, :, COOLDOWN].max() < -40  # seconds since the weapon was ready
+    assert rows[..., 1:3].max() > 20  # map units
+    assert fresh_q_tot(make_learner, spec, batch).abs().max() > 40
 
 
 def test_time_limit_is_truncated():
