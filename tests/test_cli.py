@@ -1,5 +1,6 @@
 """The command line: what it teaches, what it refuses, what it records."""
 
+import io
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import zipfile
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +26,7 @@ from shoal import registry
 from shoal.cli import main
 from shoal.config import files
 from shoal.envs.matrix_game import MatrixGameEnv
+from shoal.utils import checkpoint as checkpoints
 
 Result = namedtuple("Result", "status out err")
 
@@ -522,7 +525,7 @@ def test_the_printed_output_is_recorded_to_its_end(tmp_path):
 def test_the_run_says_where_its_checkpoints_are(recorded):
     folder = Path((recorded / "model_dir.txt").read_text().strip())
     assert folder.is_absolute()
-    assert sorted(path.name for path in folder.iterdir()) == ["30.pt", "best.pt"]
+    assert sorted(path.name for path in folder.glob("*.pt")) == ["30.pt", "best.pt"]
     assert folder.name.startswith("s2q_matrix_game_seed3_")
 
 
@@ -662,7 +665,7 @@ def test_training_can_start_from_the_networks_of_a_checkpoint(cli, models):
     metrics = read_json(Path("results/sacred/1/metrics.json"))
     assert metrics["test_return_mean"]["steps"] == [30, 40]
     (fresh,) = Path("results/models").iterdir()
-    assert sorted(path.name for path in fresh.iterdir()) == ["40.pt", "best.pt"]
+    assert sorted(path.name for path in fresh.glob("*.pt")) == ["40.pt", "best.pt"]
 
 
 @pytest.fixture
@@ -676,13 +679,68 @@ def test_a_truncated_checkpoint_is_refused(cli, copied):
     (copied / "30.pt").write_bytes(whole[: len(whole) // 3])
     words = ["30.pt", "damaged", "load_step=20"]
     assert_refused(cli(*GAME, *QUICK, f"checkpoint_path={copied}", "evaluate=True"), *words)
-    assert_refused(cli("with", f"resume={copied}"), "30.pt", "damaged")
+    assert_refused(cli("with", f"resume={copied}/30.pt"), "30.pt", "damaged", "The next whole one is", "20.pt")
     assert_nothing_launched()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "no checkpoint"])
+def test_a_run_goes_on_from_the_newest_whole_checkpoint(cli, copied, damage):
+    whole = (copied / "30.pt").read_bytes()
+    spoilt = {
+        "truncated": whole[: len(whole) // 3],
+        "a flipped bit": with_a_flipped_bit(whole),
+        "no checkpoint": b"hello",
+    }[damage]
+    (copied / "30.pt").write_bytes(spoilt)
+    result = cli("with", f"resume={copied}")
+    assert result.status == 0
+    (warning,) = [line for line in result.err.splitlines() if line.startswith("warning: ")]
+    assert "30.pt cannot be read" in warning
+    assert f"The run goes on from {copied}/20.pt, the next whole one" in warning
+    assert checkpoints.load(copied / "30.pt")["progress"]["t_env"] == 30  # written anew
+    for file in copied.glob("*.pt"):
+        file.write_bytes(spoilt)
+    assert_refused(cli("with", f"resume={copied}"), "30.pt", "No other checkpoint in", "is whole")
+
+
+def with_a_flipped_bit(whole):
+    """One in the middle of the largest record, the numbers of a network."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        largest = max(archive.infolist(), key=lambda info: info.file_size)
+    at = largest.header_offset + 200 + largest.file_size // 2
+    return whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :]
+
+
+@pytest.mark.parametrize(("load_step", "start"), [(20, 20), (14, 10), (99, 30)])
+def test_a_run_goes_on_from_the_step_that_is_named(cli, copied, load_step, start):
+    result = cli("with", f"resume={copied}", f"load_step={load_step}", "t_max=35")
+    assert result.status == 0
+    assert f"starting from the checkpoint at {start} environment steps" in result.out
+    assert read_json(Path("results/sacred/1/info.json"))["resumed"]["t_env"] == start
+    again = cli("with", f"resume={copied}")
+    assert "starting from the checkpoint at 35 environment steps" in again.out
+
+
+def test_two_runs_at_once_do_not_share_a_folder_of_checkpoints(cli, copied):
+    before = sorted(path.name for path in copied.glob("*.pt"))
+    with checkpoints.locked(copied):
+        words = ["Another run is at work in", str(copied), f"process {os.getpid()} on "]
+        assert_refused(cli("with", f"resume={copied}", "t_max=50"), *words)
+        assert sorted(path.name for path in copied.glob("*.pt")) == before
+        assert not Path("results/sacred/1/model_dir.txt").exists()  # it is no part of the other's run
+        evaluated = cli(*GAME, *QUICK, f"checkpoint_path={copied}", "evaluate=True")
+        assert evaluated.status == 0
+    assert cli("with", f"resume={copied}", "t_max=50").status == 0
+
+
+def test_a_file_system_without_locks_stops_no_run(cli, copied, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", lambda *args: (_ for _ in ()).throw(OSError(37, "No locks available")))
+    assert cli("with", f"resume={copied}", "t_max=35").status == 0
 
 
 def test_a_checkpoint_that_is_not_ours_is_refused(cli, copied):
     torch.save({"weights": torch.zeros(3)}, copied / "30.pt")
-    assert_refused(cli("with", f"resume={copied}"), "30.pt", "not a checkpoint")
+    assert_refused(cli("with", f"resume={copied}/30.pt"), "30.pt", "not a checkpoint")
     (copied / "notes.txt").write_text("hello")
     assert_refused(cli(*GAME, *QUICK, f"checkpoint_path={copied}/notes.txt"), "notes.txt", "not a checkpoint")
     assert_nothing_launched()

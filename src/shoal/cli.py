@@ -1,5 +1,6 @@
 """The command line: two YAML names and sacred's updates become one experiment."""
 
+import contextlib
 import copy
 import os
 import sys
@@ -203,8 +204,11 @@ def raw_config(
                 )
     if updates.get("resume"):
         content: dict[str, Any] | None
-        file = checkpoints.find(checkpoints.recorded_models(Path(str(updates["resume"]))))
-        content = checkpoints.load(file)
+        file, content = checkpoints.load_for_resume(
+            checkpoints.recorded_models(Path(str(updates["resume"]))),
+            _load_step(updates),
+            warn=lambda text: print(f"warning: {text}", file=sys.stderr),
+        )
         trust.check(content, file, trusted, given=named)
         recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
         for option, kind in CONFIG_OPTIONS.items():
@@ -224,13 +228,18 @@ def raw_config(
     config, sources = files.overlay([default, *files.resolved(yamls, bare.get("env"), _map_name(bare)), *given])
     content = None
     if config.get("checkpoint_path"):
-        load_step = config.get("load_step", 0)
-        if not isinstance(load_step, int):
-            raise UserError(f"load_step={load_step!r} has the wrong type: it is an environment step, a whole number.")
         content = checkpoints.load(
-            checkpoints.find(checkpoints.recorded_models(Path(str(config["checkpoint_path"]))), load_step)
+            checkpoints.find(checkpoints.recorded_models(Path(str(config["checkpoint_path"]))), _load_step(config))
         )
     return config, sources, content
+
+
+def _load_step(config: Mapping[str, Any]) -> int:
+    """The environment step of the checkpoint to load, of settings that are still unchecked."""
+    load_step = config.get("load_step", 0)
+    if not isinstance(load_step, int):
+        raise UserError(f"load_step={load_step!r} has the wrong type: it is an environment step, a whole number.")
+    return load_step
 
 
 def _map_name(config: Mapping[str, Any]) -> Any:
@@ -261,6 +270,16 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
         model_dir = checkpoints.claim(results / "models" / token)
     else:
         model_dir = results / "models" / token
+    # Before anything is said of the checkpoints: a run that is refused them is no part of the run that has them.
+    with checkpoints.locked(model_dir) if s.save_model and not s.evaluate else contextlib.nullcontext():
+        return _run_in(run, settings, content, model_dir, results / "tb_logs" / model_dir.name)
+
+
+def _run_in(
+    run: Run, settings: RunSettings, content: dict[str, Any] | None, model_dir: Path, tb_logs: Path
+) -> float | None:
+    """The run whose checkpoints are in ``model_dir``, recorded."""
+    s: ExperimentSettings = settings.of(ExperimentSettings)
     run.info["git"] = recording.git_commit(Path(__file__).parent)
     if s.resume and content is not None:
         run.info["resumed"] = {"t_env": content["progress"]["t_env"], "record": content.get("record", "")}
@@ -273,7 +292,7 @@ def _run_experiment(run: Run, settings: RunSettings, content: dict[str, Any] | N
             run.info["model_dir"] = str(model_dir)
             (run_dir / checkpoints.MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
     try:
-        result = _train(run, settings, content, model_dir, results / "tb_logs" / model_dir.name)
+        result = _train(run, settings, content, model_dir, tb_logs)
     except BaseException:
         recording.flush_record(run)
         raise

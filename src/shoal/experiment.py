@@ -89,10 +89,6 @@ class ExperimentSettings:
                 raise UserError(f"{key}={getattr(self, key)} is out of range: it must be 0 or more.")
         if self.seed is not None and self.seed < 0:
             raise UserError(f"seed={self.seed} is out of range: it must be 0 or more.")
-        if self.resume and self.load_step:
-            raise UserError(
-                "resume goes on from the newest checkpoint; to go on from another, name its .pt file in resume."
-            )
         if self.buffer_size < self.batch_size:
             raise UserError(
                 f"buffer_size={self.buffer_size} holds fewer episodes than one batch "

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from shoal.sweeps.folder import LOCK_FILE, RunFolder, held
+from shoal.sweeps.folder import LOCK_FILE, RunFolder
+from shoal.utils.lock import held
 from shoal.utils.recording import OF_THE_RECORD
 from shoal.utils.signals import end_with
 

@@ -1,6 +1,5 @@
 """What a sweep's runs leave on disk, and what follows from it: finished, to go on with, or to start."""
 
-import fcntl
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from shoal.analysis.records import number
 from shoal.sweeps.plan import PlannedRun
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
+from shoal.utils.lock import held
 from shoal.utils.series import Series, read_series
 
 SETTINGS_FILE, OUTPUT_FILE, LOCK_FILE = "settings.yaml", "out.txt", "lock"
@@ -182,15 +182,3 @@ class SweepFolder:
             if not ours:
                 raise UserError(f"Another sweep is at work in {self.path}: wait for its end, or give another --name.")
             yield
-
-
-@contextmanager
-def held(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold a lock that ends with the process that holds it; False where another has it and we do not ``wait``."""
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

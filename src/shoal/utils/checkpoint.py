@@ -3,6 +3,9 @@
 import contextlib
 import itertools
 import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,14 @@ import torch
 
 from shoal.utils.errors import UserError
 from shoal.utils.finite import require_finite
+from shoal.utils.lock import held, owner_of
 
 FORMAT = 1
 SUFFIX = ".pt"
 BEST = f"best{SUFFIX}"
 """The checkpoint of the best test so far, beside those named after their step."""
+LOCK_FILE = "lock"
+"""Held by the process that writes into a folder of checkpoints."""
 NETWORKS = ("learner", "best", "networks")
 """Parts of a checkpoint, or of an exported team, whose numbers must all be finite."""
 MODEL_DIR_FILE = "model_dir.txt"
@@ -35,9 +41,28 @@ def claim(folder: Path) -> Path:
     raise AssertionError
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of ``folder`` for as long as this process lives: two would mix their checkpoints.
+
+    Raises:
+        UserError: another process holds it. The sentence says which.
+    """
+    with held(folder / LOCK_FILE, wait=False) as ours:
+        if not ours:
+            owner = owner_of(folder / LOCK_FILE)
+            raise UserError(
+                f"Another run is at work in {folder}{f' ({owner})' if owner else ''}: wait for its end or stop it, or "
+                "start from its checkpoints in a folder of your own with checkpoint_path."
+            )
+        yield
+
+
 def give_back(folder: Path) -> None:
     """Remove a folder that was claimed for nothing."""
     with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {LOCK_FILE}:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
         folder.rmdir()
         folder.parent.rmdir()
 
@@ -54,7 +79,7 @@ def write(content: dict[str, Any], path: Path) -> Path:
         NonFiniteError: there is a NaN or an infinity in a network, target or optimiser.
         OSError: the disk is full, or the folder cannot be written.
     """
-    require_finite({key: content.get(key) for key in NETWORKS}, f"Nothing is written to {path}")
+    require_finite(_networks_of(content), f"Nothing is written to {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile's: its files are for their owner alone, and a group shares its results.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -96,7 +121,7 @@ def prune(folder: Path, newest: int, keep: int, keep_buffers: int) -> None:
 
 def _drop_buffer(path: Path) -> None:
     # Mapped, not read: the memory may be larger than the room for it.
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content = _read(path, mmap=True)
     if content["buffer"]["episodes"] is not None:
         write({**content, "buffer": {"rng": content["buffer"]["rng"], "episodes": None}}, path)
 
@@ -131,25 +156,84 @@ def recorded_models(path: Path) -> Path:
     return Path(note.read_text().strip()) if note.is_file() else path
 
 
+def load_for_resume(path: Path, load_step: int, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that a run goes on from: the file ``path``, or the newest whole one in that folder.
+
+    With a ``load_step`` the nearest one to it instead of the newest; damaged ones are passed over with a warning.
+
+    Raises:
+        UserError: there is none, or the file ``path`` is damaged.
+    """
+    first = find(path, load_step)
+    if path.is_file():
+        return first, load(first)
+    steps = [int(first.stem), *(step for step in _next_to(first) if step != int(first.stem))]
+    trouble = ""
+    for step in steps:
+        file = path / f"{step}{SUFFIX}"
+        try:
+            content = _read(file)
+        except UserError as error:
+            trouble = trouble or str(error)
+            continue
+        if trouble:
+            warn(f"{trouble} The run goes on from {file}, the next whole one.")
+        return file, content
+    best = f" {path / BEST} lies beside them: name it to go on from there." if (path / BEST).is_file() else ""
+    raise UserError(f"{trouble} No other checkpoint in {path} is whole.{best}")
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        UserError: the file is corrupt or of another format.
+        UserError: the file is corrupt or of another format, or a number in its networks is not finite. The sentence
+            names the nearest whole one beside it.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return _read(path)
+    except UserError as error:
+        others = [path.with_name(f"{step}{SUFFIX}") for step in _next_to(path)]
+        whole = next(filter(_is_whole, others), None)
+        if whole is None:
+            raise UserError(f"{error} No whole one lies beside it.") from error
+        raise UserError(f"{error} The next whole one is {whole} (load_step={whole.stem}).") from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _read(path)
+    except UserError:
+        return False
+    return True
+
+
+def _next_to(path: Path) -> list[int]:
+    """The steps of the other checkpoints: those before, the newest first, then those after."""
+    step = int(path.stem) if path.stem.isdigit() else None
+    others = [other for other in steps_in(path.parent) if other != step]
+    if step is None:
+        return others[::-1]
+    return [s for s in others[::-1] if s < step] + [s for s in others if s > step]
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+    try:
+        # torch writes checksums and does not look at them.
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
-        others = [s for s in steps_in(path.parent) if str(s) != path.stem]
-        before = [s for s in others if path.stem.isdigit() and s < int(path.stem)]
-        advice = "no other one lies beside it"
-        if before:
-            advice = f"load_step={before[-1]} would take the one before"
-        elif others:
-            advice = f"load_step={others[0]} would take another one"
         raise UserError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}: damaged, or not a checkpoint); {advice}."
+            f"The checkpoint {path} cannot be read ({type(error).__name__}: damaged, or not a checkpoint)."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"The file {path} is not a checkpoint that this version of Shoal writes (format {FORMAT}).")
+    require_finite(_networks_of(content), f"The checkpoint {path} is of no use")
     return content
+
+
+def _networks_of(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: content.get(key) for key in NETWORKS}
