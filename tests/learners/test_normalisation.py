@@ -233,17 +233,18 @@ def share_of_right_actions(tmp_path: Path, game: type[Offset], **settings: Any) 
         "mixer": "vdn",
         "runner": "episode",
         "seed": 2,
-        "t_max": 400,
+        "t_max": 160,
         "batch_size": 32,
-        "buffer_size": 400,
+        "buffer_size": 160,
+        "lr": 0.004,
         "rnn_hidden_dim": 32,
         "target_update_interval": 20,
-        "epsilon_anneal_time": 200,
+        "epsilon_anneal_time": 80,
         "test_interval": 1000,
         "test_nepisode": 100,
         "save_model": False,
     }
-    with Console(400, live=False) as console:
+    with Console(160, live=False) as console:
         run = Experiment(RunSettings(raw | settings, ExperimentSettings), Logger(None, console), console, tmp_path)
         try:
             return run.run()["test_return_mean"] / game.prize

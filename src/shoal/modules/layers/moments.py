@@ -11,6 +11,9 @@ ever changes has a tiny deviation, and its rare change must not outweigh everyth
 _LEAST = 1e-8
 """Keeps a variance off zero: an entry that never changes becomes 0."""
 
+_AT_ONCE = 1 << 20
+"""Numbers that are taken in together: their copies in double precision need some room."""
+
 
 class RunningMoments(nn.Module):
     """Mean and variance of every entry over all rows seen so far, in double precision; 0 and 1 before the first.
@@ -39,16 +42,17 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
         """Add the rows ``[n, size]``, wherever they are."""
-        if not len(rows):
-            return
-        rows = rows.double()
-        mean = rows.mean(0)
-        squares = (rows - mean).square().sum(0).to(self.mean.device)
-        apart, n = mean.to(self.mean.device) - self.mean, len(rows)
-        total = self.count + n
-        self.mean += apart * (n / total)
-        self.squares += squares + apart.square() * (self.count * n / total)
-        self.count += n
+        for part in rows.split(max(1, _AT_ONCE // rows.shape[1])):
+            n = len(part)
+            if not n:
+                return
+            part = part.double()
+            mean = part.mean(0)
+            squares = (part - mean).square().sum(0).to(self.mean.device)
+            apart, total = mean.to(self.mean.device) - self.mean, self.count + n
+            self.mean += apart * (n / total)
+            self.squares += squares + apart.square() * (self.count * n / total)
+            self.count += n
 
     def standardise(self, x: Tensor) -> Tensor:
         """Distance from the mean in deviations: ``[..., size]`` (or broadcast against it)."""
