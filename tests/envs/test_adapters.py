@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from shoal.envs.gymma import GymmaEnv, GymmaSettings
 from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
-from shoal.envs.team import ActionSettings, Team, corners
+from shoal.envs.team import ALL, LEFT, ActionSettings, Team, corners
 from shoal.utils.errors import UserError
 
 # ----------------------------------------------------------------------------------------------------- Team
@@ -25,8 +25,8 @@ def test_team_pads_and_masks():
     team = Team(views, [spaces.Discrete(2), spaces.Discrete(4, start=5)], "x")
     obs = team.pad([np.array([0.5, -0.5]), {"a": 2, "b": np.array([0.25])}])
     np.testing.assert_array_equal(obs, [[0.5, -0.5, 0, 0], [0, 0, 1, 0.25]])
-    np.testing.assert_array_equal(team.pad([None, None]), np.zeros((2, 4)))
-    np.testing.assert_array_equal(team.avail([None, [0, 1, 1, 0]]), [[1, 1, 0, 0], [0, 1, 1, 0]])
+    np.testing.assert_array_equal(team.pad([LEFT, LEFT]), np.zeros((2, 4)))
+    np.testing.assert_array_equal(team.avail([ALL, [0, 1, 1, 0]]), [[1, 1, 0, 0], [0, 1, 1, 0]])
     assert team.decode(np.array([1, 3])) == [1, 8]
     assert team.decode(np.array([3, 0])) == [0, 5]  # padding is the first action
 
@@ -73,7 +73,7 @@ def test_bang_bang_team():
     boxes = [spaces.Box(np.float32([0, -4]), np.float32([1, 4])), spaces.Box(-10.0, 30.0, (1,))]
     team = Team([spaces.Box(0, 1, (1,))] * 2, boxes, "x", ActionSettings(action_mode="bang_bang"))
     assert list(team.action_space.nvec) == [4, 4]
-    np.testing.assert_array_equal(team.avail([None, None]), [[1, 1, 1, 1], [1, 1, 0, 0]])
+    np.testing.assert_array_equal(team.avail(), [[1, 1, 1, 1], [1, 1, 0, 0]])
     np.testing.assert_array_equal(np.concatenate(team.decode(np.array([2, 1]))), [1, -4, 30])
     three = Team([spaces.Box(0, 1, (1,))] * 2, boxes, "x", ActionSettings("bang_bang", 3))
     np.testing.assert_array_equal(np.concatenate(three.decode(np.array([4, 1]))), [0.5, 0, 10])

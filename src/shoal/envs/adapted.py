@@ -25,19 +25,20 @@ class AdaptedEnv(gymnasium.Env):
     def __init__(self) -> None:
         self._random = PrivateRandomness()
         self._draws = False
-        self._played = False
 
     def _build(self, draw: bool = False) -> Any:
         """A new environment; with `draw`, one that can be drawn if there is such a thing."""
         raise NotImplementedError
 
     def _renew(self, rebuild: bool, options: dict[str, Any] | None) -> None:
-        """Before an episode: build the environment anew where every episode has its own, or to have it drawn."""
+        """Before an episode: build the environment anew where every episode has its own, or to have it drawn.
+
+        The first episode has its own, too: what is drawn while it is built must follow from the episode's seed.
+        """
         draw = bool((options or {}).get("draw"))
-        if (rebuild and self._played) or (draw and not self._draws):
+        if rebuild or (draw and not self._draws):
             self._close()
             self._env, self._draws = self._build(draw), draw
-        self._played = True
 
     def render(self) -> Any:
         """A picture of the state, uint8 [height, width, 3]; None if the environment gives none."""

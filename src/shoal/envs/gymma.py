@@ -140,7 +140,7 @@ class GymmaEnv(AdaptedEnv):
         obs = self._team.pad([observations] if self._single else observations)
         observation = {"obs": obs, "state": obs.reshape(-1).copy()}
         if self._team.discrete:
-            observation["avail_actions"] = self._team.avail([None] * self._team.n_agents)
+            observation["avail_actions"] = self._team.avail()
         return observation
 
     def reset(

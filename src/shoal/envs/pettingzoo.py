@@ -12,7 +12,7 @@ from gymnasium import spaces
 from shoal.envs.adapted import AdaptedEnv
 from shoal.envs.private_random import seed_spaces
 from shoal.envs.reading import read_flags, read_reward, read_view, returned, shown, takes
-from shoal.envs.team import ActionSettings, Team, import_named
+from shoal.envs.team import ALL, LEFT, ActionSettings, Team, import_named
 from shoal.utils.errors import UserError
 
 
@@ -188,7 +188,7 @@ class PettingZooEnv(AdaptedEnv):
         masks: list[Any] = []
         for agent, masked, count in zip(self._agents, self._masked, self._team.action_counts, strict=True):
             if agent not in self._live:
-                seen.append(None)
+                seen.append(LEFT)
                 masks.append([1] + [0] * (count - 1))
             elif masked:
                 view = observations[agent]
@@ -202,7 +202,7 @@ class PettingZooEnv(AdaptedEnv):
             else:
                 seen.append(observations[agent])
                 info = infos.get(agent)
-                masks.append(info.get("action_mask") if isinstance(info, Mapping) else None)
+                masks.append(info.get("action_mask", ALL) if isinstance(info, Mapping) else ALL)
         obs = self._team.pad(seen)
         if self._state_space is None:
             state = obs.reshape(-1).copy()

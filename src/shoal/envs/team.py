@@ -104,6 +104,10 @@ def corners(dims: int, levels: int = 2) -> np.ndarray:
     return np.stack(np.meshgrid(*[axis] * dims, indexing="ij"), axis=-1).reshape(-1, dims)
 
 
+LEFT, ALL = object(), object()
+"""In the place of the observation of an agent that has left, and of the mask of one that may do all it can."""
+
+
 class Team:
     """Pads agents to one observation size and one action space, and undoes it for the actions.
 
@@ -190,7 +194,7 @@ class Team:
         return spaces.Dict(parts)
 
     def pad(self, observations: Any) -> np.ndarray:
-        """One observation per agent, None for one that left -> [N, obs_dim] float32.
+        """One observation per agent, `LEFT` for one that left -> [N, obs_dim] float32.
 
         Raises:
             UserError: an observation that does not fit its agent's space, or one too many or too few.
@@ -198,25 +202,26 @@ class Team:
         padded = np.zeros((self.n_agents, self.obs_dim), dtype=np.float32)
         views = per_agent(observations, self.n_agents, f"{self._where}: the observations")
         for row, space, name, view in zip(padded, self._observation_spaces, self._names, views, strict=True):
-            if view is not None:
+            if view is not LEFT:
                 flat = read_view(space, view, f"{self._where}: the observation of agent {name!r}")
                 row[: flat.size] = flat
         return padded
 
-    def avail(self, masks: Any, needed: bool = True) -> np.ndarray:
-        """[N, A] int8: each agent's mask, or all its own actions where the mask is None.
+    def avail(self, masks: Any = ALL, needed: bool = True) -> np.ndarray:
+        """[N, A] int8: each agent's mask, or all its own actions where there is none (`ALL`).
 
         Args:
-            masks: one per agent.
+            masks: one per agent, or `ALL`.
             needed: every agent must have an action; not so where the task has ended.
 
         Raises:
             UserError: a mask of another length or of other values, without an action, or one too many or too few.
         """
         available = np.zeros((self.n_agents, self.n_actions), dtype=np.int8)
+        masks = [ALL] * self.n_agents if masks is ALL else masks
         masks = per_agent(masks, self.n_agents, f"{self._where}: the available actions")
         for row, count, name, mask in zip(available, self.action_counts, self._names, masks, strict=True):
-            row[:count] = 1 if mask is None else read_mask(mask, count, self._where, name, needed)
+            row[:count] = 1 if mask is ALL else read_mask(mask, count, self._where, name, needed)
         return available
 
     def decode(self, actions: np.ndarray) -> list[Any]:
