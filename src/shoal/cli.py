@@ -55,7 +55,6 @@ Runs are recorded by sacred under results/sacred. Behind the two names stand all
 
 CONFIG_OPTIONS: dict[str, files.Kind] = {"--config": "algs", "--env-config": "envs"}
 TRUST = "--trust"
-TYPED = "command line"
 OF_ONE_START = ("checkpoint_path", "load_step", "evaluate", "save_replay")
 """What a checkpoint's run was started with that a run which goes on with it is not."""
 PROGRAM = "src/main.py"
@@ -126,12 +125,14 @@ def _main(argv: list[str]) -> int:
         ) from None
 
     updates, named = get_config_updates(args["UPDATE"])
-    given = [*(files.Layer(name, files.read(Path(name))) for name in reversed(named)), files.Layer(TYPED, updates)]
-    raw, sources, content = raw_config(chosen, given, trusted)
+    given = files.given(named, updates)
+    raw, sources, content, notes = raw_config(chosen, given, trusted)
     if raw.get("seed") is None:
         raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
     settings = RunSettings(raw, ExperimentSettings, sources)
     settings.components["learner"].check_controller(settings.components["mac"])
+    for note in (*notes, *settings.notes):
+        print(f"note: {note}", file=sys.stderr)
 
     command = args["COMMAND"] or "train"
     if "=" in command or command == "with":
@@ -188,8 +189,8 @@ def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def raw_config(
     chosen: Mapping[str, str], given: Sequence[files.Layer], trusted: bool = False
-) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None]:
-    """The unchecked settings of a run, the source of each, and the checkpoint that it starts from, if any.
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None, list[str]]:
+    """The unchecked settings of a run, the source of each, the checkpoint that it starts from, if any, and notes.
 
     A run that goes on takes its settings from the checkpoint. Elsewhere they are default.yaml, the environment's YAML,
     the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
@@ -215,7 +216,8 @@ def raw_config(
             if option in chosen:
                 named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
                 _refuse_other(recorded, named, f"{option}={chosen[option]}")
-        return *files.overlay([files.Layer("checkpoint", recorded), *given]), content
+        layers = [files.Layer("checkpoint", recorded), *given]
+        return *files.overlay(layers), content, files.notes(layers)
 
     for option in CONFIG_OPTIONS:
         if option not in chosen:
@@ -225,13 +227,14 @@ def raw_config(
     default = files.Layer("default.yaml", files.read(files.FOLDER / "default.yaml"))
     yamls = [*files.layers("envs", chosen["--env-config"]), *files.layers("algs", chosen["--config"])]
     bare = files.overlay([default, *yamls, *given])[0]
-    config, sources = files.overlay([default, *files.resolved(yamls, bare.get("env"), _map_name(bare)), *given])
+    layers = [default, *files.resolved(yamls, bare.get("env"), _map_name(bare)), *given]
+    config, sources = files.overlay(layers)
     content = None
     if config.get("checkpoint_path"):
         content = checkpoints.load(
             checkpoints.find(checkpoints.recorded_models(Path(str(config["checkpoint_path"]))), _load_step(config))
         )
-    return config, sources, content
+    return config, sources, content, files.notes(layers)
 
 
 def _load_step(config: Mapping[str, Any]) -> int:

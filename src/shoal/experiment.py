@@ -13,6 +13,7 @@ from shoal.components.schedules import TMax
 from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
+from shoal.declare import Checked, FileName, PathText, Range
 from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
 from shoal.runners.runner import EnvironmentsFailedError, Runner
@@ -23,72 +24,71 @@ from shoal.utils.errors import NonFiniteError, UserError
 from shoal.utils.logging import Logger
 from shoal.utils.memory import keep_freed_memory
 from shoal.utils.mongo import refuse_secret
-from shoal.utils.seeding import random_state, seed_everything, set_random_state, unless_raised
+from shoal.utils.seeding import LARGEST_SEED, random_state, seed_everything, set_random_state, unless_raised
 from shoal.utils.signals import Interrupted, StopRequest
+
+MOST_THREADS = 1024
+"""Of torch. Starting more than the operating system allows would end the process without a word."""
 
 
 @dataclass(frozen=True)
-class ExperimentSettings:
+class ExperimentSettings(Checked):
     env: Annotated[str, "environment suite"]
     learner: Annotated[str, "loss, updates and targets"]
-    name: Annotated[str, "what the run is called in records and folder names"] = "run"
+    name: Annotated[str, "what the run is called in records and folder names", FileName()] = "run"
     runner: Annotated[str, "how environments are run: episode (one), parallel (many), ray (on other machines)"] = (
         "parallel"
     )
     mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
-    seed: Annotated[int | None, "seed of everything random; drawn and recorded when not given"] = None
+    seed: Annotated[
+        int | None, "seed of everything random; drawn and recorded when not given", Range(0, LARGEST_SEED)
+    ] = None
     t_max: TMax = 2_000_000
-    batch_size: Annotated[int, "episodes in a training batch"] = 32
-    buffer_size: Annotated[int, "episodes that the replay memory holds"] = 5000
-    updates_per_rollout: Annotated[int, "gradient steps after each rollout"] = 1
+    batch_size: Annotated[int, "episodes in a training batch", Range(1)] = 32
+    buffer_size: Annotated[int, "episodes that the replay memory holds", Range(1)] = 5000
+    updates_per_rollout: Annotated[int, "gradient steps after each rollout", Range(1)] = 1
     buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU"] = True
     use_cuda: Annotated[bool, "train on a GPU where there is one"] = True
-    torch_threads: Annotated[int, "threads that torch uses for one operation; 0 leaves the choice to torch"] = 1
-    test_interval: Annotated[int, "environment steps between tests"] = 10_000
-    test_nepisode: Annotated[int, "episodes in one test (rounded down to whole rollouts, at least one rollout)"] = 32
+    torch_threads: Annotated[
+        int, "threads that torch uses for one operation; 0 leaves the choice to torch", Range(0, MOST_THREADS)
+    ] = 1
+    test_interval: Annotated[int, "environment steps between tests", Range(1)] = 10_000
+    test_nepisode: Annotated[
+        int, "episodes in one test (rounded down to whole rollouts, at least one rollout)", Range(1)
+    ] = 32
     absolute_test_nepisode: Annotated[
         int,
         "episodes of one more test at the end, of the policy that did best in the tests (the absolute metric; "
         "the evaluation protocol asks for 10 times test_nepisode); 0: none",
+        Range(0),
     ] = 0
-    runner_log_interval: Annotated[int, "environment steps between records of training episodes"] = 10_000
-    learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics"] = 10_000
-    local_results_path: Annotated[str, "folder of all results"] = "results"
+    runner_log_interval: Annotated[int, "environment steps between records of training episodes", Range(1)] = 10_000
+    learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics", Range(1)] = (
+        10_000
+    )
+    local_results_path: Annotated[str, "folder of all results", PathText(needed=True)] = "results"
     use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs"] = False
     mongo_url: Annotated[
         str | None,
         "MongoDB that also records the run: HOST:PORT:DB or mongodb://... (see docs/recording.md for passwords)",
     ] = None
     save_model: Annotated[bool, "save checkpoints under <local_results_path>/models"] = True
-    save_model_interval: Annotated[int, "environment steps between checkpoints"] = 50_000
-    keep_checkpoints: Annotated[int, "newest checkpoints to keep, beside the one of the best test; 0 keeps all"] = 3
+    save_model_interval: Annotated[int, "environment steps between checkpoints", Range(1)] = 50_000
+    keep_checkpoints: Annotated[
+        int, "newest checkpoints to keep, beside the one of the best test; 0 keeps all", Range(0)
+    ] = 3
     save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume"] = False
-    keep_buffers: Annotated[int, "newest checkpoints that keep their replay memory; 0: all of them"] = 1
-    checkpoint_path: Annotated[str, "folder or file of checkpoints to start from or to evaluate"] = ""
-    load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest"] = 0
+    keep_buffers: Annotated[int, "newest checkpoints that keep their replay memory; 0: all of them", Range(0)] = 1
+    checkpoint_path: Annotated[str, "folder or file of checkpoints to start from or to evaluate", PathText()] = ""
+    load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest", Range(0)] = 0
     evaluate: Annotated[bool, "only test the loaded checkpoint, greedily"] = False
     save_replay: Annotated[
         bool, "with evaluate=True: save the first test episode as an animated GIF, and as the game's own replay file"
     ] = False
-    resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with"] = ""
+    resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with", PathText()] = ""
 
     def __post_init__(self) -> None:
-        at_least_one = (
-            "t_max",
-            "batch_size",
-            "updates_per_rollout",
-            "test_interval",
-            "test_nepisode",
-            "save_model_interval",
-        )
-        for key in at_least_one:
-            if getattr(self, key) < 1:
-                raise UserError(f"{key}={getattr(self, key)} is out of range: it must be at least 1.")
-        for key in ("torch_threads", "load_step", "keep_checkpoints", "keep_buffers", "absolute_test_nepisode"):
-            if getattr(self, key) < 0:
-                raise UserError(f"{key}={getattr(self, key)} is out of range: it must be 0 or more.")
-        if self.seed is not None and self.seed < 0:
-            raise UserError(f"seed={self.seed} is out of range: it must be 0 or more.")
+        super().__post_init__()
         if self.buffer_size < self.batch_size:
             raise UserError(
                 f"buffer_size={self.buffer_size} holds fewer episodes than one batch "

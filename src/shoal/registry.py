@@ -76,7 +76,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
 """kind -> name -> "module:Class". The kinds are also the settings that choose a component."""
 
 ALIASES: dict[str, dict[str, str]] = {
-    "mac": {"n_mac": "s2q_mac"},
+    "mac": {"n_mac": "basic_mac"},
     "agent": {"n_rnn": "rnn"},
     "learner": {
         "sq_learner": "s2q_learner",
@@ -88,20 +88,42 @@ ALIASES: dict[str, dict[str, str]] = {
     },
     "mixer": {"dmaq": "qplex"},
 }
-"""Names that PyMARL, PyMARL2 and the papers' YAML files use for the same thing."""
+"""Names that PyMARL, PyMARL2 and the papers' YAML files use for the same thing. With S2Q's learner ``n_mac`` is another
+one, ``s2q_mac``."""
+
+_VALUES_ONLY = "its methods are value-based (--list shows them)"
+_SHARED = "agents share their parameters; use mac=basic_mac, agent=rnn and obs_agent_id=True"
 
 LEFT_OUT = {
     ("mixer", "dmaq_qatten"): "it cuts the state into one slice a unit, as SMAC's alone can be; mixer=dmaq is QPLEX "
-    "with a network that reads any state"
+    "with a network that reads any state",
+    ("mixer", "qatten"): "it cuts the state into one slice a unit; use mixer=qmix or mixer=qplex",
+    ("mixer", "qtran_base"): "use mixer=qplex, which can represent as many tasks",
+    ("learner", "qtran_learner"): "use --config=qplex, which can represent as many tasks",
+    ("learner", "coma_learner"): _VALUES_ONLY,
+    ("learner", "ppo_learner"): _VALUES_ONLY,
+    ("learner", "lica_learner"): _VALUES_ONLY,
+    ("learner", "actor_critic_learner"): _VALUES_ONLY,
+    ("learner", "maddpg_learner"): _VALUES_ONLY,
+    ("learner", "pac_learner"): _VALUES_ONLY,
+    ("mac", "non_shared_mac"): _SHARED,
+    ("agent", "rnn_ns"): _SHARED,
+    ("env", "gfootball"): "use --env-config=grf, with env_args.map_name as in Google Research Football",
+    ("env", "one_step_matrix_game"): "use --env-config=matrix_game, with env_args.payoff=[[...]]",
+    ("env", "smaclite"): "use --env-config=smax, which plays SMAC's maps without StarCraft",
 }
 """Components of others that are not here, and what to take instead."""
 
 
+def near(name: str, known: list[str], cutoff: float = 0.5) -> list[str]:
+    """The known names most like ``name``, at most three, the likest first."""
+    lower = {k.lower(): k for k in known}
+    return [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=cutoff)]
+
+
 def nearest(name: str, known: list[str]) -> str:
     """The known names most like ``name``, quoted and joined, or all of them where none is like it."""
-    lower = {k.lower(): k for k in known}
-    close = [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.5)]
-    return ", ".join(repr(k) for k in close or sorted(known))
+    return ", ".join(repr(k) for k in near(name, known) or sorted(known))
 
 
 def find(kind: str, name: str) -> type[Any]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shoal.components.schedules import LinearSchedule, TMax, anneal_steps
-from shoal.utils.errors import UserError
+from shoal.declare import Checked, Range
 
 UNAVAILABLE = -torch.inf
 """What an unavailable action is worth in every argmax, and nowhere else."""
@@ -22,22 +22,15 @@ def greedy(values: Tensor, avail_actions: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class EpsilonGreedySettings:
-    epsilon_start: Annotated[float, "probability of a random action at the start"] = 1.0
-    epsilon_finish: Annotated[float, "probability of a random action after the anneal"] = 0.05
-    epsilon_anneal_time: Annotated[int, "environment steps from epsilon_start to epsilon_finish"] = 50_000
-    epsilon_anneal_frac: Annotated[float | None, "the same as a fraction of t_max; null: epsilon_anneal_time"] = None
+class EpsilonGreedySettings(Checked):
+    epsilon_start: Annotated[float, "probability of a random action at the start", Range(0, 1)] = 1.0
+    epsilon_finish: Annotated[float, "probability of a random action after the anneal", Range(0, 1)] = 0.05
+    epsilon_anneal_time: Annotated[int, "environment steps from epsilon_start to epsilon_finish", Range(0)] = 50_000
+    epsilon_anneal_frac: Annotated[
+        float | None, "the same as a fraction of t_max; null: epsilon_anneal_time", Range(0, 1)
+    ] = None
     t_max: TMax = 2_000_000
-    evaluation_epsilon: Annotated[float, "probability of a random action in test episodes"] = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon_start", "epsilon_finish", "evaluation_epsilon"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} is not a probability: give a number from 0 to 1.")
-        if self.epsilon_anneal_frac is not None and not 0 <= self.epsilon_anneal_frac <= 1:
-            raise UserError(
-                f"epsilon_anneal_frac={self.epsilon_anneal_frac} is out of range: give a fraction from 0 to 1, or null."
-            )
+    evaluation_epsilon: Annotated[float, "probability of a random action in test episodes", Range(0, 1)] = 0.0
 
 
 class EpsilonGreedy:
@@ -85,8 +78,8 @@ class EpsilonUniform(EpsilonGreedy):
 
 
 @dataclass(frozen=True)
-class GaussianNoiseSettings:
-    act_noise: Annotated[float, "standard deviation of the noise added to actions in [-1, 1]"] = 0.1
+class GaussianNoiseSettings(Checked):
+    act_noise: Annotated[float, "standard deviation of the noise added to actions in [-1, 1]", Range(0)] = 0.1
 
 
 class GaussianNoise:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.components.pruning import clashes, greedy_losers, maximin, pairwise_losers
+from shoal.declare import Checked, Range
 from shoal.utils.errors import UserError
 
 EDGE = 0.999
@@ -20,8 +21,8 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 
 @dataclass(frozen=True)
-class CodebookSettings:
-    mq_k: Annotated[int, "slots of a codebook"] = 100
+class CodebookSettings(Checked):
+    mq_k: Annotated[int, "slots of a codebook", Range(1)] = 100
     mq_codebook: Annotated[Literal["per_agent", "shared"], "one codebook an agent, or one for the team"] = "per_agent"
     mq_init: Annotated[
         Literal["action", "preact"],
@@ -30,9 +31,9 @@ class CodebookSettings:
     mq_grad: Annotated[bool, "whether winning slots climb the critic's gradient"] = True
     mq_proximity: Annotated[bool, "whether of slots that are too close only the more useful stays"] = True
     mq_starvation: Annotated[bool, "whether slots that no longer win start again elsewhere"] = True
-    mq_manage_interval: Annotated[int, "updates between two rounds of pruning"] = 50
-    mq_manage_until: Annotated[float, "fraction of t_max after which nothing is pruned any more"] = 0.9
-    mq_clash: Annotated[float, "distance below which two slots are too close"] = 0.05
+    mq_manage_interval: Annotated[int, "updates between two rounds of pruning", Range(1)] = 50
+    mq_manage_until: Annotated[float, "fraction of t_max after which nothing is pruned any more", Range(0, 1)] = 0.9
+    mq_clash: Annotated[float, "distance below which two slots are too close", Range(0)] = 0.05
     mq_prune_rule: Annotated[
         Literal["greedy", "pairwise"],
         "who goes: what clashes with one that stays, or (released) a pair's worse half",
@@ -40,27 +41,21 @@ class CodebookSettings:
     mq_utility: Annotated[
         Literal["window", "ema"], "usefulness: greedy picks since the last round, or those with older ones times 0.9"
     ] = "window"
-    mq_starve_after: Annotated[int, "updates without a win after which a slot starves"] = 20
-    mq_freeze: Annotated[int, "updates for which a new slot is neither moved nor pruned"] = 50
+    mq_starve_after: Annotated[int, "updates without a win after which a slot starves", Range(0)] = 20
+    mq_freeze: Annotated[int, "updates for which a new slot is neither moved nor pruned", Range(0)] = 50
     mq_spawn: Annotated[Literal["maximin", "random"], "where new slots start: in the largest voids, or anywhere"] = (
         "maximin"
     )
-    mq_candidates: Annotated[int, "candidates drawn for each slot that starts in a void"] = 20
+    mq_candidates: Annotated[int, "candidates drawn for each slot that starts in a void", Range(1)] = 20
     mq_copies: Annotated[
-        float, "stabilised variant: fraction of slots of which a copy explores while they stay; 0 moves the slots"
+        float,
+        "stabilised variant: fraction of slots of which a copy explores while they stay; 0 moves the slots",
+        Range(0, 1),
     ] = 0.0
-    mq_copy_life: Annotated[int, "updates after which a copy must have left its original to stay"] = 200
+    mq_copy_life: Annotated[int, "updates after which a copy must have left its original to stay", Range(1)] = 200
 
     def __post_init__(self) -> None:
-        for name in ("mq_k", "mq_manage_interval", "mq_candidates", "mq_copy_life"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
-        for name in ("mq_clash", "mq_starve_after", "mq_freeze"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be 0 or more.")
-        for name in ("mq_manage_until", "mq_copies"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: give a fraction from 0 to 1.")
+        super().__post_init__()
         if self.mq_copies and not self.mq_grad:
             raise UserError("mq_copies needs mq_grad=True: copies explore along the gradient.")
 

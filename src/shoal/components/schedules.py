@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-TMax = Annotated[int, "environment steps to train for"]
+from shoal.declare import Range
+
+TMax = Annotated[int, "environment steps to train for", Range(1)]
 """The setting ``t_max`` as every component declares it whose schedules are fractions of the run."""
 
 

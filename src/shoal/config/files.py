@@ -5,17 +5,20 @@ name of an environment suite, what changes in it; ``per_map:``, by the name of a
 what changes on it. docs/settings.md tells users about them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from shoal.config import old_names
 from shoal.registry import COMPONENTS, nearest
 from shoal.utils.errors import UserError
 
 FOLDER = Path(__file__).parent
+TYPED = "command line"
+"""The source of what the user types."""
 Kind = Literal["algs", "envs"]
 RESERVED = ("extends", "per_env", "per_map")
 MAP_KEYS = ("map_name", "env_name")
@@ -30,6 +33,8 @@ class Layer:
     settings: Mapping[str, Any]
     per_env: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     per_map: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What to tell the user about names that other codes use."""
 
 
 def resolved(layers: Iterable[Layer], env: Any, map_name: Any) -> list[Layer]:
@@ -110,12 +115,43 @@ def layers(kind: Kind, name: str) -> list[Layer]:
         passed.append(path)
         content = read(path)
         extends, per_env, per_map = (content.pop(key, None) for key in RESERVED)
-        found.insert(0, Layer(source, content, _checked_envs(per_env, path), _checked("per_map", per_map, path)))
+        found[:0] = from_source(source, content, _checked_envs(per_env, path), _checked("per_map", per_map, path))
         if extends is None:
             return found
         if not isinstance(extends, str):
             raise UserError(f"The settings file {path} extends {extends!r}: it must be one name or path.")
         source, path = _find(kind, extends, path)
+
+
+def from_source(
+    source: str,
+    settings: Mapping[str, Any],
+    per_env: Mapping[str, Mapping[str, Any]] | None = None,
+    per_map: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Layer]:
+    """The layers of one source: its settings under our names, over those that its code takes for granted, if any.
+
+    Raises:
+        UserError: it asks, by a name of another code, for what Shoal does not do.
+    """
+    own = old_names.translate(settings, source)
+    in_envs = {name: old_names.translate(entry, f"{source}, env {name}") for name, entry in (per_env or {}).items()}
+    on_maps = {name: old_names.translate(entry, f"{source}, map {name}") for name, entry in (per_map or {}).items()}
+    notes = [note for read in (own, *in_envs.values(), *on_maps.values()) for note in read.notes]
+    in_env, on_map = ({name: read.settings for name, read in table.items()} for table in (in_envs, on_maps))
+    behind = [Layer(f"{source}{old_names.BEHIND}", own.behind)] if own.behind else []
+    return [*behind, Layer(source, own.settings, in_env, on_map, notes)]
+
+
+def given(named: Sequence[str], updates: Mapping[str, Any]) -> list[Layer]:
+    """What stands behind ``with``: YAML files, the one that wins first as sacred has them, and over them KEY=VALUE."""
+    read_in = [layer for name in reversed(named) for layer in from_source(name, read(Path(name)))]
+    return [*read_in, *from_source(TYPED, updates)]
+
+
+def notes(layers: Iterable[Layer]) -> list[str]:
+    """What all ``layers`` tell the user, each once."""
+    return list(dict.fromkeys(note for layer in layers for note in layer.notes))
 
 
 def load(kind: Kind, name: str, map_name: Any = None, env: Any = None) -> dict[str, Any]:

@@ -10,11 +10,15 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from shoal import registry
+from shoal.config import old_names
+from shoal.declare import Check, checked, checks_of
 from shoal.utils.errors import UserError
+
+LARGEST_INT = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +30,14 @@ class Declared:
     default: Any
     help: str
     reader: str
+    checks: tuple[Check, ...] = ()
 
 
 def declared_by(settings_class: type[Any], reader: str) -> list[Declared]:
     """The settings of one ``Settings`` dataclass, in order."""
     hints = typing.get_type_hints(settings_class, include_extras=True)
+    hashable: Any = settings_class  # as every class is; the checker of types looks at its instances
+    checks = checks_of(hashable)
     rows = []
     for field in dataclasses.fields(settings_class):
         annotation, text = hints[field.name], ""
@@ -39,7 +46,7 @@ def declared_by(settings_class: type[Any], reader: str) -> list[Declared]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        rows.append(Declared(field.name, annotation, default, text, reader))
+        rows.append(Declared(field.name, annotation, default, text, reader, checks.get(field.name, ())))
     return rows
 
 
@@ -65,6 +72,7 @@ def convert(value: Any, annotation: Any) -> Any:
 
     Raises:
         TypeError: the value is of another type.
+        ValueError: no setting of the type has this value; the message goes on after "KEY=VALUE ".
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
@@ -99,32 +107,55 @@ def convert(value: Any, annotation: Any) -> Any:
     if annotation is int:
         if isinstance(value, str) and "e" in value:  # YAML reads 1e6 as text
             value = convert(value, float)
-        if isinstance(value, int):
-            return value
         if isinstance(value, float) and value.is_integer():
-            return int(value)
-        raise TypeError
+            value = int(value)
+        if not isinstance(value, int):
+            raise TypeError
+        if abs(value) > LARGEST_INT:
+            raise ValueError("is too large: records hold whole numbers below 2**63")
+        return value
     if annotation is float:
         if not isinstance(value, int | float | str):
             raise TypeError
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise TypeError from None
-        if math.isnan(number):  # no comparison refuses it
-            raise TypeError
+        if not math.isfinite(number):
+            raise ValueError("is not a finite number")
         return number
     if annotation is str and isinstance(value, str):
         return value
     raise TypeError
 
 
+def _refuse_unwritable(value: Any) -> None:
+    """Refuse text, in lists and mappings too, that no record and no path can hold."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("holds a NUL character: take it out")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("is not valid UTF-8: write it in UTF-8") from None
+    elif isinstance(value, Mapping):
+        for entry in (*value.keys(), *value.values()):
+            _refuse_unwritable(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            _refuse_unwritable(entry)
+
+
 class RunSettings:
     """Every setting of one run, checked, and the components it names.
 
     ``values`` is the flat mapping (with ``env_args`` nested); ``declared`` says who reads each key and its help;
-    ``sources`` says where each one that is not at its default comes from. Kinds of component in ``skip`` are not looked
-    up, and their settings, checked when the run began, are left alone.
+    ``sources`` says where each one that is not at its default comes from; ``notes`` are sentences about settings that
+    were given and have no effect. Kinds of component in ``skip`` are not looked up, and their settings, checked when
+    the run began, are left alone.
+
+    Raises:
+        UserError: settings are unknown or impossible; one sentence names all of them.
     """
 
     def __init__(
@@ -135,10 +166,12 @@ class RunSettings:
         skip: Collection[str] = (),
     ) -> None:
         self.sources = sources or {}
+        self.notes: list[str] = []
         self.values: dict[str, Any] = {"env_args": {}}
         self.declared: dict[str, Declared] = {}
         self.components: dict[str, type[Any]] = {}
         self._settings: dict[type[Any], Any] = {}
+        self._problems: list[str] = []
         unread = {key: value for key, value in raw.items() if key != "env_args"}
         unread_env = raw.get("env_args") or {}
         if not isinstance(unread_env, Mapping):
@@ -151,22 +184,33 @@ class RunSettings:
             source = unread_env if section else unread
             target = self.values["env_args"] if section else self.values
             fields = {}
+            found_before = len(self._problems)
             for row in declared_by(settings_class, reader):
                 path = section + row.key
-                value = self._take(row, path, source, target)
-                fields[row.key] = target[row.key] = value
                 self.declared[path] = row
-                if not section and row.key in registry.COMPONENTS and row.key not in skip and value is not None:
-                    component = registry.find(row.key, value)
+                is_component = not section and row.key in registry.COMPONENTS
+                try:
+                    value = self._take(row, path, source, target)
+                except UserError as error:
+                    self._problems.append(str(error))
+                    if is_component:  # what it would read is not known
+                        raise self._refusal() from None
+                    continue
+                fields[row.key] = target[row.key] = value
+                if is_component and row.key not in skip and value is not None:
+                    component = self._find(row.key, value)
                     self.components[row.key] = component
                     queue.append(("env_args." if row.key == "env" else "", component.Settings, f"{row.key}={value}"))
+            if len(self._problems) > found_before:
+                continue
             try:
                 self._settings[settings_class] = settings_class(**fields)
-            except ValueError as error:  # how networks, which know nothing of the command line, refuse a value
-                raise UserError(str(error)) from error
+            except (UserError, ValueError) as error:  # of settings that do not go together
+                self._problems.append(str(error))
         if not skip:
-            self._refuse(unread, "")
-            self._refuse(unread_env, "env_args.")
+            self._refuse_unread(unread, unread_env)
+        if self._problems:
+            raise self._refusal()
 
     def of(self, settings_class: type[Any]) -> Any:
         """The settings of one component of this run, as an instance of its ``Settings``."""
@@ -177,6 +221,12 @@ class RunSettings:
         component = self.components[kind]
         return component(self.of(component.Settings), **parts)
 
+    def _find(self, kind: str, name: str) -> type[Any]:
+        """The class of a component. S2Q's release calls its controller as PyMARL2 calls the basic one."""
+        if (kind, name) == ("mac", "n_mac") and getattr(self.components.get("learner"), "has_sub_values", False):
+            name = "s2q_mac"
+        return registry.find(kind, name)
+
     def _take(self, row: Declared, path: str, source: dict[str, Any], target: dict[str, Any]) -> Any:
         if row.key in target and row.key not in source:
             return target[row.key]  # declared by two components, already read by the first
@@ -186,36 +236,90 @@ class RunSettings:
             return row.default
         value = source.pop(row.key)
         try:
-            return convert(value, row.type)
+            _refuse_unwritable(value)
+            value = convert(value, row.type)
         except TypeError:
             raise UserError(
                 f"{path}={value!r} has the wrong type: {row.reader} wants {type_name(row.type)} ({row.help})."
             ) from None
+        except ValueError as error:
+            raise UserError(f"{path}={value!r} {error} ({row.help}).") from None
+        return checked(row.checks, value, path, row.help)
 
-    def _refuse(self, unread: Mapping[str, Any], section: str) -> None:
-        for key in unread:
-            known = [path.removeprefix(section) for path in self.declared if path.startswith(section)]
-            if not section:
-                known = [path for path in known if "." not in path] + ["env_args"]
-            readers = sorted(_readers_elsewhere(key)) if not section else []
-            source = self.sources.get(section + key)
-            what = f"Unknown setting '{section}{key}'" + (f" ({source})" if source else "")
-            if section and source and source.startswith("algs/"):
-                raise UserError(f"{what}: env={self.values['env']} has none, so this algorithm is not for it.")
-            if readers:
-                raise UserError(f"{what}: nothing in this run reads it, only {', '.join(readers)} would. Remove it.")
-            raise UserError(
-                f"{what}: did you mean {registry.nearest(key, known)}? (print_config shows every setting of this run.)"
-            )
+    def _refusal(self) -> UserError:
+        return UserError(" ".join(dict.fromkeys(self._problems)))  # one that two components found is said once
+
+    def _refuse_unread(self, unread: Mapping[str, Any], unread_env: Mapping[str, Any]) -> None:
+        """Refuse what nobody declared, or note it where an old name asks for what Shoal does anyway."""
+        given = {**unread, **{f"env_args.{key}": value for key, value in unread_env.items()}}
+        advice: dict[str, str] = {}
+        idle: dict[str, list[str]] = {}
+        for path, value in given.items():
+            source = self.sources.get(path, "")
+            foreign, readers = old_names.is_foreign(source, self.sources), _readers_elsewhere(path)
+            old = old_names.without_effect(path, value, self.values) if foreign or not readers else None
+            if old is not None and not old.harmless:
+                advice[path] = old.why
+            elif old is not None:
+                idle.setdefault(source, []).append(f"{path}={value} ({old.why})")
+            elif foreign and readers:
+                idle.setdefault(source, []).append(f"{path}={value} (only {', '.join(readers)} would read it)")
+            else:
+                advice[path] = self._advice(path, value, readers)
+        for source, settings in idle.items():
+            self.notes.append(f"without effect{f' in {source}' if source else ''}: {', '.join(settings)}")
+        if not advice:
+            return
+        said = [
+            f"'{path}'" + (f" ({self.sources[path]})" if path in self.sources else "") + f": {text}"
+            for path, text in advice.items()
+        ]
+        what = "Unknown setting" if len(said) == 1 else f"{len(said)} unknown settings:"
+        self._problems.append(
+            f"{what} {'; '.join(said)}. (print_config shows every setting of this run.)".replace("?.", "?")
+        )
+
+    def _advice(self, path: str, value: Any, readers: Sequence[str]) -> str:
+        """Where a setting that this run does not have belongs; ``readers`` are components elsewhere that have it."""
+        section, _, key = path.rpartition(".")
+        source = self.sources.get(path, "")
+        if section and source.startswith("algs/"):
+            return f"env={self.values['env']} has none, so this algorithm is not for it"
+        other = key if section else f"env_args.{key}"
+        if other in self.declared:
+            where = "is no setting of the environment" if section else "is a setting of the environment"
+            return f"it {where}, say {other}={value}"
+        if readers:
+            return f"nothing in this run reads it, only {', '.join(readers)} would. Remove it"
+        near = self._near(key, bool(section)) or self._near(key, not section)
+        return f"did you mean {' or '.join(map(repr, near))}?" if near else "there is no such setting. Remove it"
+
+    def _near(self, key: str, of_environment: bool) -> list[str]:
+        """Settings of this run called almost so, of the environment or the others."""
+        full = {} if of_environment else {"env_args": "env_args"}
+        for path in self.declared:
+            section, _, name = path.rpartition(".")
+            if bool(section) == of_environment:
+                full[name] = path
+        return [full[name] for name in registry.near(key, list(full), cutoff=0.7)]
 
 
-def _readers_elsewhere(key: str) -> set[str]:
-    """Registered components, used by this run or not, that declare ``key``."""
-    found = set()
-    for kind, names in registry.COMPONENTS.items():
-        for name in names:
-            if kind == "env":
-                continue
-            if any(row.key == key for row in declared_by(registry.find(kind, name).Settings, "")):
-                found.add(f"{kind}={name}")
-    return found
+def _readers_elsewhere(path: str) -> list[str]:
+    """Registered components, used by this run or not, that declare the setting; of ``env_args``, environments.
+
+    What stands outside ``env_args`` is looked for there too.
+    """
+    section, _, key = path.rpartition(".")
+    found = {
+        kind: sorted(
+            f"{kind}={name}"
+            for name in names
+            if any(row.key == key for row in declared_by(registry.find(kind, name).Settings, ""))
+        )
+        for kind, names in registry.COMPONENTS.items()
+    }
+    suites = found.pop("env")
+    if section:
+        return suites
+    readers = sorted(reader for names in found.values() for reader in names)
+    return [*readers, f"{', '.join(suites)} as env_args.{key}"] if suites else readers

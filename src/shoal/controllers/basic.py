@@ -13,12 +13,13 @@ from shoal.components.batch import EpisodeBatch, PackedSteps, Scheme
 from shoal.components.diagnostics import choosing
 from shoal.components.spec import TeamSpec
 from shoal.controllers.team import Make, NormaliseInputs, TeamInputs, TeamNetwork
+from shoal.declare import Checked
 from shoal.modules.agents.agent import Agent
 from shoal.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class BasicMACSettings:
+class BasicMACSettings(Checked):
     agent: Annotated[str, "network of one agent"] = "rnn"
     action_selector: Annotated[str, "way of exploring"] = "epsilon_greedy"
     obs_last_action: Annotated[bool, "whether an agent's input holds its last action"] = True

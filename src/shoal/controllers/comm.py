@@ -13,13 +13,14 @@ from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC, BasicMACSettings
 from shoal.controllers.team import Make
+from shoal.declare import Range
 from shoal.modules.layers.latent import Decoder, Encoder
 
 
 @dataclass(frozen=True)
 class CommMACSettings(BasicMACSettings):
-    latent_dim: Annotated[int, "size of the encoder's latent"] = 32
-    latent_hidden_dim: Annotated[int, "hidden width of the encoder and the decoder"] = 64
+    latent_dim: Annotated[int, "size of the encoder's latent", Range(1)] = 32
+    latent_hidden_dim: Annotated[int, "hidden width of the encoder and the decoder", Range(1)] = 64
 
 
 class CommMAC(BasicMAC):

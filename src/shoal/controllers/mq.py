@@ -16,6 +16,7 @@ from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.team import Make
 from shoal.controllers.vectors import VectorMAC, VectorMACSettings
+from shoal.declare import Range
 from shoal.modules.layers.action_head import ActionHead
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import UserError
@@ -26,29 +27,22 @@ PUBLISHED_EPISODES = 50_000
 
 @dataclass(frozen=True)
 class MQMACSettings(CodebookSettings, VectorMACSettings):
-    mq_top_k: Annotated[int, "best slots of a state, which win it and climb its critic's gradient"] = 5
-    mq_lr_start: Annotated[float, "zeta, step size of the slots, at the start"] = 1e-4
-    mq_lr_finish: Annotated[float, "zeta after the anneal"] = 1e-5
-    mq_lr_anneal_frac: Annotated[float, "fraction of t_max over which zeta goes from start to finish"] = 0.66666667
+    mq_top_k: Annotated[int, "best slots of a state, which win it and climb its critic's gradient", Range(1)] = 5
+    mq_lr_start: Annotated[float, "zeta, step size of the slots, at the start", Range(0)] = 1e-4
+    mq_lr_finish: Annotated[float, "zeta after the anneal", Range(0)] = 1e-5
+    mq_lr_anneal_frac: Annotated[
+        float, "fraction of t_max over which zeta goes from start to finish", Range(above=0, most=1)
+    ] = 0.66666667
     mq_lr_autoscale: Annotated[
         bool, "multiply zeta by 50,000 / (t_max / episode limit), so that slots travel as far in a shorter run"
     ] = True
     mq_double_critic: Annotated[bool, "two critics, of which the targets take the lower value; or one"] = True
-    mq_head_dim: Annotated[int, "hidden width of the critics' heads"] = 64
+    mq_head_dim: Annotated[int, "hidden width of the critics' heads", Range(1)] = 64
     mq_test_exclude_frozen: Annotated[bool, "whether tests leave out slots that were placed a moment ago"] = True
-    mq_chunk: Annotated[int, "histories whose slots are valued together; too many leave the processor's cache"] = 16
+    mq_chunk: Annotated[
+        int, "histories whose slots are valued together; too many leave the processor's cache", Range(1)
+    ] = 16
     t_max: TMax = 2_000_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("mq_top_k", "mq_head_dim", "mq_chunk"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
-        for name in ("mq_lr_start", "mq_lr_finish"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be 0 or more.")
-        if not 0 < self.mq_lr_anneal_frac <= 1:
-            raise UserError(f"mq_lr_anneal_frac={self.mq_lr_anneal_frac} is out of range: give a fraction up to 1.")
 
 
 class MQMAC(VectorMAC):

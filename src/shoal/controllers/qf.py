@@ -11,6 +11,7 @@ from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.team import Make
 from shoal.controllers.vectors import VectorMAC, VectorMACSettings
+from shoal.declare import Range
 from shoal.modules.layers.basis import Basis, Kind
 from shoal.utils.errors import UserError
 
@@ -21,16 +22,16 @@ BLOCK = 512
 @dataclass(frozen=True)
 class QFMACSettings(VectorMACSettings):
     qf_basis: Annotated[Kind, "functions of the action whose coefficients the agents learn"] = "legendre"
-    qf_rank: Annotated[int, "largest degree of the basis"] = 5
-    qf_samples: Annotated[int, "actions tried for a maximum, in training"] = 1000
-    qf_test_samples: Annotated[int, "the same in tests"] = 1000
-    qf_coef_scaling_exponent: Annotated[float, "p: the coefficient of multi-index q is divided by |q|^p"] = 0.0
-    qf_pool: Annotated[int, "actions drawn once, of which each maximum takes a random stretch"] = 65_536
+    qf_rank: Annotated[int, "largest degree of the basis", Range(1)] = 5
+    qf_samples: Annotated[int, "actions tried for a maximum, in training", Range(1)] = 1000
+    qf_test_samples: Annotated[int, "the same in tests", Range(1)] = 1000
+    qf_coef_scaling_exponent: Annotated[float, "p: the coefficient of multi-index q is divided by |q|^p", Range(0)] = (
+        0.0
+    )
+    qf_pool: Annotated[int, "actions drawn once, of which each maximum takes a random stretch", Range(1)] = 65_536
 
     def __post_init__(self) -> None:
-        for name in ("qf_rank", "qf_samples", "qf_test_samples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        super().__post_init__()
         if self.qf_pool < max(self.qf_samples, self.qf_test_samples):
             raise UserError(f"qf_pool={self.qf_pool} is smaller than the samples taken of it: raise it.")
 

@@ -14,6 +14,7 @@ from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.comm import CommMAC, CommMACSettings
 from shoal.controllers.team import Make
+from shoal.declare import Range
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import NonFiniteError, UserError
 
@@ -23,21 +24,20 @@ Promise = Callable[[TensorDict, TensorDict, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class S2QMACSettings(CommMACSettings):
-    K: Annotated[int, "number of sub-values beside Q^tot"] = 2
+    K: Annotated[int, "number of sub-values beside Q^tot", Range(0)] = 2
     s2q_select: Annotated[
         Literal["predicted", "oracle", "independent", "independent_joint", "random", "none"],
         "what draws the sub-value to follow: the decoder's P_hat; P itself, from the true state (oracle); every agent "
         "for itself, from its own history (independent) or from the common P_hat (independent_joint); chance (random); "
         "or nothing, always Q^tot (none)",
     ] = "predicted"
-    s2q_fix_prob: Annotated[float, "probability that an episode follows Q^tot alone (index 0) throughout"] = 0.5
+    s2q_fix_prob: Annotated[
+        float, "probability that an episode follows Q^tot alone (index 0) throughout", Range(0, 1)
+    ] = 0.5
     comm: Annotated[bool, "whether every agent reads the latent of the team's last histories (S2Q-Comm)"] = False
 
     def __post_init__(self) -> None:
-        if self.K < 0:
-            raise UserError(f"K={self.K} is not possible: the number of sub-values must be 0 or more.")
-        if not 0 <= self.s2q_fix_prob <= 1:
-            raise UserError(f"s2q_fix_prob={self.s2q_fix_prob} is not a probability: give a number from 0 to 1.")
+        super().__post_init__()
         if self.comm and self.s2q_select == "independent":
             raise UserError(
                 "comm=True and s2q_select=independent exclude each other: the message encodes the whole team's "

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shoal.declare import Checked, Range
 from shoal.utils.errors import UserError
 
 INSTALL = "./install_grf.sh"
@@ -61,7 +62,7 @@ ALIASES = {
 
 
 @dataclass(frozen=True)
-class GRFSettings:
+class GRFSettings(Checked):
     """Settings of Google Research Football."""
 
     map_name: Annotated[str, "scenario: academy_3_vs_2, academy_4_vs_3, academy_counterattack_easy, ..., 5_vs_5"] = (
@@ -71,14 +72,12 @@ class GRFSettings:
         Literal["scoring", "scoring,checkpoints"],
         "1 for a goal, -1 for one conceded; checkpoints adds 0.1 for each of ten steps of the ball towards the goal",
     ] = "scoring"
-    time_limit: Annotated[int | None, "longest episode, in steps; null: the scenario's own (150, 5_vs_5: 3000)"] = None
+    time_limit: Annotated[
+        int | None, "longest episode, in steps; null: the scenario's own (150, 5_vs_5: 3000)", Range(1)
+    ] = None
     end_behind_half_line: Annotated[
         bool | None, "end when the ball goes back over the half line; null: in the academy, not in 5_vs_5"
     ] = None
-
-    def __post_init__(self) -> None:
-        if self.time_limit is not None and self.time_limit < 1:
-            raise UserError(f"env_args.time_limit={self.time_limit} is out of range: it must be at least 1, or null.")
 
 
 class GRFEnv(gymnasium.Env):

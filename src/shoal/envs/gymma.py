@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shoal.declare import Range
 from shoal.envs.adapted import AdaptedEnv
 from shoal.envs.private_random import seed_spaces
 from shoal.envs.reading import read_flags, read_info, read_reward, returned, takes
@@ -31,7 +32,7 @@ class GymmaSettings(ActionSettings):
     key: Annotated[str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'"] = (
         "lbforaging:Foraging-8x8-2p-3f-v3"
     )
-    time_limit: Annotated[int | None, "steps per episode; null: the environment's own limit"] = None
+    time_limit: Annotated[int | None, "steps per episode; null: the environment's own limit", Range(1)] = None
     reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
     rebuild: Annotated[bool, "build it anew for every episode, so that none depends on the one before"] = True
     kwargs: Annotated[dict[str, Any], "further arguments for the environment's constructor"] = field(
@@ -45,8 +46,6 @@ class GymmaSettings(ActionSettings):
             UserError: naming the setting.
         """
         super().__post_init__()
-        if self.time_limit is not None and self.time_limit < 1:
-            raise UserError(f"env_args.time_limit={self.time_limit} must be at least 1, or null.")
         if self.reward_aggregation not in ("sum", "mean"):
             raise UserError(f"env_args.reward_aggregation={self.reward_aggregation!r} must be sum or mean.")
 

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.declare import Checked, Range
 from shoal.envs.team import reset_mask
 from shoal.utils.errors import UserError
 
@@ -43,15 +44,15 @@ def _table(name: str, payoff: list[Any]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class MatrixGameSettings:
+class MatrixGameSettings(Checked):
     """Settings of the payoff game."""
 
     payoff: Annotated[list[Any], "team reward by joint action: nested lists, one level per agent"] = field(
         default_factory=_default_payoff
     )
     payoff_after: Annotated[list[Any] | None, "table that replaces payoff from shift_at on; null: none"] = None
-    shift_at: Annotated[int | None, "environment steps of the run after which payoff_after holds"] = None
-    episode_limit: Annotated[int, "steps per episode, the last of which is terminal"] = 1
+    shift_at: Annotated[int | None, "environment steps of the run after which payoff_after holds", Range(0)] = None
+    episode_limit: Annotated[int, "steps per episode, the last of which is terminal", Range(1)] = 1
 
     def __post_init__(self) -> None:
         """Refuse tables that are no game.
@@ -59,6 +60,7 @@ class MatrixGameSettings:
         Raises:
             UserError: naming the setting.
         """
+        super().__post_init__()
         before = _table("payoff", self.payoff)
         if (self.payoff_after is None) != (self.shift_at is None):
             raise UserError("env_args.payoff_after and env_args.shift_at go together: give both or neither.")
@@ -68,10 +70,6 @@ class MatrixGameSettings:
                 raise UserError(
                     f"env_args.payoff_after has shape {after.shape}, but env_args.payoff has {before.shape}."
                 )
-        if self.shift_at is not None and self.shift_at < 0:
-            raise UserError(f"env_args.shift_at={self.shift_at} must be 0 or more environment steps.")
-        if self.episode_limit < 1:
-            raise UserError(f"env_args.episode_limit={self.episode_limit} must be at least 1.")
 
 
 class MatrixGameVectorEnv(VectorEnv):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from gymnasium import spaces
 
+from shoal.declare import Range
 from shoal.envs.adapted import AdaptedEnv
 from shoal.envs.private_random import seed_spaces
 from shoal.envs.reading import read_flags, read_reward, read_view, returned, shown, takes
@@ -23,7 +24,7 @@ class PettingZooSettings(ActionSettings):
     key: Annotated[str, "module with a parallel_env function: 'pettingzoo.sisl.multiwalker_v9'"] = (
         "pettingzoo.sisl.multiwalker_v9"
     )
-    time_limit: Annotated[int | None, "steps per episode; null: the environment's max_cycles"] = None
+    time_limit: Annotated[int | None, "steps per episode; null: the environment's max_cycles", Range(1)] = None
     reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
     own_state: Annotated[bool, "take the environment's state vector, if any; off: all observations"] = True
     end_on: Annotated[Literal["all", "any"], "the episode ends when every agent has left, or when any has"] = "all"
@@ -37,8 +38,6 @@ class PettingZooSettings(ActionSettings):
             UserError: naming the setting.
         """
         super().__post_init__()
-        if self.time_limit is not None and self.time_limit < 1:
-            raise UserError(f"env_args.time_limit={self.time_limit} must be at least 1, or null.")
         if self.reward_aggregation not in ("sum", "mean"):
             raise UserError(f"env_args.reward_aggregation={self.reward_aggregation!r} must be sum or mean.")
         if self.end_on not in ("all", "any"):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from shoal.declare import Checked, Range
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
 from shoal.envs.sc2_folder import game_folder
 from shoal.envs.team import EPISODE_FAILED
@@ -20,14 +21,14 @@ INSTALL = "./install_sc2.sh"
 
 
 @dataclass(frozen=True)
-class BattleSettings:
+class BattleSettings(Checked):
     """What SMAC, SMACv2 and SMAC-Hard share: PyMARL's names and PyMARL's defaults."""
 
     map_name: Annotated[str, "scenario"] = "3m"
     difficulty: Annotated[str | int, "strength of the game's own AI: 1 (very easy) to 9, or A"] = "7"
     game_version: Annotated[str | None, "version of StarCraft II; null: the newest that is installed"] = None
-    step_mul: Annotated[int, "game steps per environment step"] = 8
-    move_amount: Annotated[float, "how far a unit is sent by one move, in map units"] = 2
+    step_mul: Annotated[int, "game steps per environment step", Range(1)] = 8
+    move_amount: Annotated[float, "how far a unit is sent by one move, in map units", Range(above=0)] = 2
     continuing_episode: Annotated[bool, "the time limit is no true end: learners bootstrap through it"] = False
     obs_all_health: Annotated[bool, "observe the health of all units in sight"] = True
     obs_own_health: Annotated[bool, "observe one's own health (always with obs_all_health)"] = True
@@ -45,7 +46,7 @@ class BattleSettings:
     reward_defeat: Annotated[float, "reward for losing"] = 0
     reward_negative_scale: Annotated[float, "factor on the penalties"] = 0.5
     reward_scale: Annotated[bool, "divide rewards so that the largest return is reward_scale_rate"] = True
-    reward_scale_rate: Annotated[float, "the largest return, with reward_scale"] = 20
+    reward_scale_rate: Annotated[float, "the largest return, with reward_scale", Range(above=0)] = 20
     replay_dir: Annotated[str, "folder for save_replay; empty: the game's own Replays folder"] = ""
     replay_prefix: Annotated[str, "how replay files' names begin; empty: the map's name"] = ""
     heuristic_ai: Annotated[bool, "a script plays for the team; what the agents choose is ignored"] = False
@@ -53,26 +54,22 @@ class BattleSettings:
     debug: Annotated[bool, "the package logs observations, actions and rewards"] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = [*"123456789", "A"]
         if str(self.difficulty) not in known:
             raise UserError(f"env_args.difficulty={self.difficulty} does not exist: choose from {', '.join(known)}.")
-        for name in ("step_mul", "move_amount", "reward_scale_rate"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"env_args.{name}={getattr(self, name)} is out of range: it must be positive.")
 
 
 @dataclass(frozen=True)
 class SC2Settings(BattleSettings):
     """Settings of SMAC."""
 
-    sight_range: Annotated[float | None, "sight radius of every ally, in map units; null: SMAC's own, 9"] = None
-    shoot_range: Annotated[float | None, "shooting range of every ally, in map units; null: SMAC's own, 6"] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("sight_range", "shoot_range"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"env_args.{name}={getattr(self, name)} is out of range: it must be positive or null.")
+    sight_range: Annotated[
+        float | None, "sight radius of every ally, in map units; null: SMAC's own, 9", Range(above=0)
+    ] = None
+    shoot_range: Annotated[
+        float | None, "shooting range of every ally, in map units; null: SMAC's own, 6", Range(above=0)
+    ] = None
 
 
 def _crashed() -> None:
@@ -334,13 +331,13 @@ class SC2v2Settings(BattleSettings):
     )
     obs_own_pos: Annotated[bool, "observe one's own position"] = True
     use_unit_ranges: Annotated[bool, "each type's own ranges of sight and attack"] = True
-    min_attack_range: Annotated[float, "the least range of attack, with use_unit_ranges"] = 2
+    min_attack_range: Annotated[float, "the least range of attack, with use_unit_ranges", Range(0)] = 2
     conic_fov: Annotated[bool, "see a cone only, which actions turn"] = False
-    num_fov_actions: Annotated[int, "directions that the cone can be turned to"] = 12
+    num_fov_actions: Annotated[int, "directions that the cone can be turned to", Range(1)] = 12
     fully_observable: Annotated[bool, "see all enemies, wherever they are"] = False
-    prob_obs_enemy: Annotated[float, "probability of seeing an enemy that another ally saw first"] = 1.0
+    prob_obs_enemy: Annotated[float, "probability of seeing an enemy that another ally saw first", Range(0, 1)] = 1.0
     action_mask: Annotated[bool, "mask attacks on enemies that the agent does not see"] = True
-    kill_unit_step_mul: Annotated[int, "game steps given to kill units, with stochastic health"] = 2
+    kill_unit_step_mul: Annotated[int, "game steps given to kill units, with stochastic health", Range(1)] = 2
     capability_config: Annotated[
         dict[str, Any], "SMACv2's distributions of teams and positions; empty: those that map_name stands for"
     ] = field(default_factory=dict)
@@ -401,7 +398,7 @@ class SC2HardSettings(BattleSettings):
     map_name: Annotated[str, "SMAC's name of the scenario, with or without _Hard at its end"] = "2s3z_Hard"
     mode: Annotated[Literal["single"], "the opponent is a script (self-play is not offered)"] = "single"
     strategy_prob: Annotated[
-        list[float] | None, "probabilities of the map's opponent scripts; null: all are equally likely"
+        list[float] | None, "probabilities of the map's opponent scripts; null: all are equally likely", Range(0, 1)
     ] = None
 
 

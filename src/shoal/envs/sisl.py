@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from shoal.declare import Range
 from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
 from shoal.envs.team import ActionSettings
 from shoal.utils.errors import UserError
@@ -33,9 +34,9 @@ class SislSettings(ActionSettings):
     """Settings of the SISL environments."""
 
     env_name: Annotated[Literal["multiwalker", "waterworld", "pursuit"], "which of them"] = "multiwalker"
-    max_cycles: Annotated[int, "steps per episode"] = 500
+    max_cycles: Annotated[int, "steps per episode", Range(1)] = 500
     reward_scalarisation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
-    reward_scale: Annotated[float, "factor on the team's reward, and so on the recorded returns"] = 1.0
+    reward_scale: Annotated[float, "factor on the team's reward, and so on the recorded returns", Range(above=0)] = 1.0
     state_from_obs: Annotated[bool, "state: all observations in a row; off: the environment's own, if it has one"] = (
         True
     )
@@ -53,10 +54,6 @@ class SislSettings(ActionSettings):
         super().__post_init__()
         if self.env_name not in NEEDS:
             raise UserError(f"env_args.env_name={self.env_name!r} must be one of {', '.join(NEEDS)}.")
-        if self.max_cycles < 1:
-            raise UserError(f"env_args.max_cycles={self.max_cycles} must be at least 1.")
-        if not self.reward_scale > 0:
-            raise UserError(f"env_args.reward_scale={self.reward_scale} must be positive.")
         if self.fix_double_thrust and self.env_name != "waterworld":
             raise UserError(f"env_args.fix_double_thrust is about waterworld: leave it out for {self.env_name}.")
         if self.fix_double_thrust and self.env_kwargs.get("local_ratio", 1.0) != 1.0:

@@ -25,6 +25,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.declare import Checked, Range
 from shoal.envs.team import reset_mask
 from shoal.utils.errors import UserError
 
@@ -52,11 +53,11 @@ N_MOVES = 5  # north, east, south, west, stop: the actions before those that sho
 
 
 @dataclass(frozen=True)
-class SmaxSettings:
+class SmaxSettings(Checked):
     """Settings of SMAX: JaxMARL's names and JaxMARL's defaults, plus `map_name` and `sight_range`."""
 
     map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)"] = "3m"
-    max_steps: Annotated[int, "time limit of an episode, in environment steps"] = 100
+    max_steps: Annotated[int, "time limit of an episode, in environment steps", Range(1)] = 100
     attack_mode: Annotated[Literal["closest", "random"], "whom an enemy shoots at among the units in its range"] = (
         "closest"
     )
@@ -68,20 +69,23 @@ class SmaxSettings:
     sight_range: Annotated[
         float | None,
         "sight radius of every unit of both teams, in map units; null keeps each type's own (8-10)",
+        Range(above=0),
     ] = None
     walls_cause_death: Annotated[bool, "a unit that touches the map's edge dies"] = True
     won_battle_bonus: Annotated[float, "reward for winning, on top of at most 1 for damage"] = 1.0
     use_self_play_reward: Annotated[bool, "no reward for damage: won_battle_bonus, won or lost, is all"] = False
-    reward_scale: Annotated[float, "factor on every reward; 10 makes the largest return 20, as in SMAC"] = 1.0
+    reward_scale: Annotated[
+        float, "factor on every reward; 10 makes the largest return 20, as in SMAC", Range(above=0)
+    ] = 1.0
     scale_state: Annotated[
         bool,
         "bound the world state: positions in map sizes, unit types in [0, 1], weapon cooldowns cut at 0 (JaxMARL's "
         "go on falling for as long as a unit does not shoot); false leaves JaxMARL's own state",
     ] = False
-    world_steps_per_env_step: Annotated[int, "simulation ticks per environment step"] = 8
-    time_per_step: Annotated[float, "length of one simulation tick, in seconds"] = 1.0 / 16
-    map_width: Annotated[int, "width of the map, in map units"] = 32
-    map_height: Annotated[int, "height of the map, in map units"] = 32
+    world_steps_per_env_step: Annotated[int, "simulation ticks per environment step", Range(1)] = 8
+    time_per_step: Annotated[float, "length of one simulation tick, in seconds", Range(above=0)] = 1.0 / 16
+    map_width: Annotated[int, "width of the map, in map units", Range(1)] = 32
+    map_height: Annotated[int, "height of the map, in map units", Range(1)] = 32
 
     def __post_init__(self) -> None:
         """Refuse what SMAX cannot play.
@@ -89,6 +93,7 @@ class SmaxSettings:
         Raises:
             UserError: naming the setting, and for an unknown map the nearest and all known ones.
         """
+        super().__post_init__()
         if self.map_name not in MAPS:
             nearest = difflib.get_close_matches(self.map_name, MAPS, n=1, cutoff=0.0)[0]
             raise UserError(
@@ -101,15 +106,6 @@ class SmaxSettings:
         ):
             if getattr(self, name) not in choices:
                 raise UserError(f"env_args.{name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
-        for name in ("max_steps", "world_steps_per_env_step", "map_width", "map_height"):
-            if getattr(self, name) < 1:
-                raise UserError(f"env_args.{name}={getattr(self, name)!r} must be at least 1.")
-        if not self.reward_scale > 0:
-            raise UserError(f"env_args.reward_scale={self.reward_scale!r} must be above 0.")
-        if not self.time_per_step > 0:
-            raise UserError(f"env_args.time_per_step={self.time_per_step!r} must be above 0.")
-        if self.sight_range is not None and not self.sight_range > 0:
-            raise UserError(f"env_args.sight_range={self.sight_range!r} must be above 0, or null.")
 
 
 @dataclass(frozen=True)

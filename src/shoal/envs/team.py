@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim
 
+from shoal.declare import Checked, Range
 from shoal.envs.reading import check_space, per_agent, read_mask, read_view
 from shoal.utils.errors import UserError
 
@@ -63,7 +64,7 @@ def plain_numbers(info: Any) -> dict[str, float | int]:
 
 
 @dataclass(frozen=True)
-class ActionSettings:
+class ActionSettings(Checked):
     """What every suite that may have continuous actions lets the user say about them."""
 
     action_mode: Annotated[
@@ -71,16 +72,7 @@ class ActionSettings:
         "bang_bang: play the corners of a continuous action box as discrete actions; "
         "continuous, discrete: refuse an environment whose own actions are of the other kind; null: take either",
     ] = None
-    bang_bang_levels: Annotated[int, "values that bang_bang gives a coordinate: 2 is -1 and 1, 3 adds 0"] = 2
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            UserError: naming the setting.
-        """
-        if self.bang_bang_levels < 2:
-            raise UserError(f"env_args.bang_bang_levels={self.bang_bang_levels} must be at least 2.")
+    bang_bang_levels: Annotated[int, "values that bang_bang gives a coordinate: 2 is -1 and 1, 3 adds 0", Range(2)] = 2
 
 
 MAX_CORNERS = 1024

@@ -15,6 +15,7 @@ from shoal.components.schedules import LinearSchedule, TMax, anneal_steps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.team import Make, NormaliseInputs
+from shoal.declare import Checked, Range
 from shoal.modules.layers.moments import Normaliser, RunningMoments
 from shoal.utils.errors import NonFiniteError, UserError
 
@@ -31,19 +32,27 @@ DIFFERENCES = {"td_error_abs", "adv_taken_mean"}
 
 
 @dataclass(frozen=True)
-class LearnerSettings:
-    gamma: Annotated[float, "discount factor"] = 0.99
-    td_lambda: Annotated[float, "lambda of the TD(lambda) targets; 0 is one-step Q-learning"] = 0.6
-    lr: Annotated[float, "learning rate"] = 0.001
-    lr_finish: Annotated[float | None, "learning rate after lr_anneal_time steps; null keeps lr throughout"] = None
-    lr_anneal_time: Annotated[int, "environment steps over which the learning rate goes from lr to lr_finish"] = 1000000
-    lr_anneal_frac: Annotated[float | None, "the same as a fraction of t_max; null: lr_anneal_time"] = None
+class LearnerSettings(Checked):
+    gamma: Annotated[float, "discount factor", Range(0, 1)] = 0.99
+    td_lambda: Annotated[float, "lambda of the TD(lambda) targets; 0 is one-step Q-learning", Range(0, 1)] = 0.6
+    lr: Annotated[float, "learning rate", Range(above=0)] = 0.001
+    lr_finish: Annotated[
+        float | None, "learning rate after lr_anneal_time steps; null keeps lr throughout", Range(above=0)
+    ] = None
+    lr_anneal_time: Annotated[
+        int, "environment steps over which the learning rate goes from lr to lr_finish", Range(1)
+    ] = 1000000
+    lr_anneal_frac: Annotated[
+        float | None, "the same as a fraction of t_max; null: lr_anneal_time", Range(above=0, most=1)
+    ] = None
     t_max: TMax = 2_000_000
     optimizer: Annotated[Literal["adam", "rmsprop"], "optimiser of all parameters together"] = "adam"
-    optim_alpha: Annotated[float, "smoothing constant, rmsprop only"] = 0.99
-    optim_eps: Annotated[float, "term added to the denominator, rmsprop only (adam uses 1e-8)"] = 1e-5
-    grad_norm_clip: Annotated[float, "largest norm of the whole gradient"] = 10.0
-    target_update_interval: Annotated[int, "episodes (or updates) between copies into the target networks"] = 200
+    optim_alpha: Annotated[float, "smoothing constant, rmsprop only", Range(0, below=1)] = 0.99
+    optim_eps: Annotated[float, "term added to the denominator, rmsprop only (adam uses 1e-8)", Range(0)] = 1e-5
+    grad_norm_clip: Annotated[float, "largest norm of the whole gradient", Range(above=0)] = 10.0
+    target_update_interval: Annotated[
+        int, "episodes (or updates) between copies into the target networks", Range(1)
+    ] = 200
     target_update_unit: Annotated[
         Literal["episodes", "gradient_steps"], "what target_update_interval counts: episodes collected, or updates"
     ] = "episodes"
@@ -54,19 +63,6 @@ class LearnerSettings:
     standardise_returns: Annotated[
         bool, "let networks predict returns less their running mean, over their deviation"
     ] = False
-
-    def __post_init__(self) -> None:
-        for name in ("gamma", "td_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: give a number from 0 to 1.")
-        for name in ("lr", "lr_finish", "lr_anneal_time", "grad_norm_clip", "target_update_interval"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}={value} is out of range: it must be positive.")
-        if self.lr_anneal_frac is not None and not 0 < self.lr_anneal_frac <= 1:
-            raise UserError(
-                f"lr_anneal_frac={self.lr_anneal_frac} is out of range: give a fraction of the run, up to 1, or null."
-            )
 
 
 class Learner(nn.Module):

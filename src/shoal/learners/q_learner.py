@@ -9,13 +9,14 @@ from torch import Tensor
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.team import Make
+from shoal.declare import Range
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
 
 
 @dataclass(frozen=True)
 class QLearnerSettings(LearnerSettings):
     mixer: Annotated[str | None, "how utilities become a joint value; null trains every agent alone (IQL)"] = "qmix"
-    td_loss: Annotated[float, "coefficient of the mean squared TD error (PyMARL2: 0.5; PyMARL: 1)"] = 0.5
+    td_loss: Annotated[float, "coefficient of the mean squared TD error (PyMARL2: 0.5; PyMARL: 1)", Range(0)] = 0.5
     double_q: Annotated[bool, "choose the bootstrap action with the online network"] = True
 
 

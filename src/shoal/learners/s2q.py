@@ -14,6 +14,7 @@ from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.diagnostics import candidate_shares
 from shoal.controllers.s2q import S2QMAC
 from shoal.controllers.team import Make
+from shoal.declare import Range
 from shoal.learners.central import CentralValue, OwnValue
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
 from shoal.learners.wqmix import optimistic_weight
@@ -28,9 +29,9 @@ class S2QSettings(LearnerSettings):
         str | None, "controller of the utilities of a central Q* (the WQMIX base); null: Q* is Q^tot itself"
     ] = "basic_central_mac"
     central_mixer: Annotated[str | None, "how central utilities become Q*; null where central_mac is"] = "ff"
-    T: Annotated[float, "temperature of the softmax over candidate values"] = 0.1
-    w_c: Annotated[float, "weight of the errors that the weighting plays down"] = 0.9
-    alpha: Annotated[float, "how strongly the value of already identified actions is suppressed"] = 1.0
+    T: Annotated[float, "temperature of the softmax over candidate values", Range(above=0)] = 0.1
+    w_c: Annotated[float, "weight of the errors that the weighting plays down", Range(above=0, most=1)] = 0.9
+    alpha: Annotated[float, "how strongly the value of already identified actions is suppressed", Range(0)] = 1.0
     suppress_floor: Annotated[
         float | None, "least value C that suppression subtracts; null subtracts Q* even where negative"
     ] = 0.1
@@ -51,12 +52,6 @@ class S2QSettings(LearnerSettings):
                     "identified, and so needs values that are measured from 0: leave it out (and scale rewards in the "
                     "environment, if they need it)."
                 )
-        if self.T <= 0:
-            raise UserError(f"T={self.T} is out of range: the softmax temperature must be positive.")
-        if not 0 < self.w_c <= 1:
-            raise UserError(f"w_c={self.w_c} is out of range: give a weight above 0 and at most 1.")
-        if self.alpha < 0:
-            raise UserError(f"alpha={self.alpha} is out of range: the suppression factor must be 0 or more.")
         if (self.central_mac is None) != (self.central_mixer is None):
             raise UserError(
                 "central_mac and central_mixer go together: give both for a central Q*, or null for both to have Q^tot "

@@ -9,9 +9,9 @@ from torch import Tensor
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.team import Make
+from shoal.declare import Range
 from shoal.learners.central import CentralValue
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
-from shoal.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,9 @@ class WQMIXSettings(LearnerSettings):
     central_mac: Annotated[str, "controller of the central utilities"] = "basic_central_mac"
     central_mixer: Annotated[str, "how central utilities become the unrestricted joint value"] = "ff"
     hysteretic_qmix: Annotated[bool, "optimistic weighting (OW); false is centrally weighted (CW)"] = True
-    w: Annotated[float, "weight of the errors that the weighting plays down"] = 0.1
-    qmix_loss: Annotated[float, "coefficient of the monotonic value's loss"] = 1.0
-    central_loss: Annotated[float, "coefficient of the central value's loss"] = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.w <= 1:
-            raise UserError(f"w={self.w} is out of range: give a weight above 0 and at most 1.")
+    w: Annotated[float, "weight of the errors that the weighting plays down", Range(above=0, most=1)] = 0.1
+    qmix_loss: Annotated[float, "coefficient of the monotonic value's loss", Range(0)] = 1.0
+    central_loss: Annotated[float, "coefficient of the central value's loss", Range(0)] = 1.0
 
 
 class WQMIXLearner(Learner):

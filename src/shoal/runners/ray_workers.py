@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import create_empty_array
 
+from shoal.declare import Range
 from shoal.runners.ray_group import Group
 from shoal.runners.runner import ParallelRunnerSettings, Runner
 from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log
@@ -30,15 +31,11 @@ class RayRunnerSettings(ParallelRunnerSettings):
         str,
         "Ray cluster that runs the environments: HOST:PORT, or auto on one of its machines; empty: Ray started here",
     ] = ""
-    ray_envs_per_worker: Annotated[int, "environments that one Ray worker holds, on one machine"] = 4
-    ray_cpus_per_env: Annotated[float, "CPUs that Ray sets aside for each environment"] = 1.0
+    ray_envs_per_worker: Annotated[int, "environments that one Ray worker holds, on one machine", Range(1)] = 4
+    ray_cpus_per_env: Annotated[float, "CPUs that Ray sets aside for each environment", Range(above=0)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ray_envs_per_worker < 1:
-            raise UserError(f"ray_envs_per_worker={self.ray_envs_per_worker} is not possible: it must be at least 1.")
-        if not self.ray_cpus_per_env > 0:
-            raise UserError(f"ray_cpus_per_env={self.ray_cpus_per_env} is out of range: it must be positive.")
 
 
 class RayVectorEnv(SupervisedVectorEnv):

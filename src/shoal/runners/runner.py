@@ -15,6 +15,7 @@ from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
 from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
+from shoal.declare import Checked, Range
 from shoal.envs.reading import NO_ACTION
 from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of
@@ -30,44 +31,32 @@ _FIRST_TRIES = 2
 
 
 @dataclass(frozen=True)
-class RunnerSettings:
+class RunnerSettings(Checked):
     time_limit_is_terminal: Annotated[
         bool, "store a time limit as a true end, without bootstrapping, as SMAC's learners do"
     ] = False
-    max_env_restarts: Annotated[int, "give up when an environment fails this many times in a row"] = 10
+    max_env_restarts: Annotated[int, "give up when an environment fails this many times in a row", Range(1)] = 10
     drop_nonfinite_episodes: Annotated[
         bool,
         "instead of stopping the run, replace an episode with NaN or infinity (observation, state, reward) by another, "
         "counted in episodes_dropped; max_env_restarts of them in a row still stop it",
     ] = False
     env_timeout_s: Annotated[
-        float, "seconds that a step may take in a worker process before that environment is restarted"
+        float, "seconds that a step may take in a worker process before that environment is restarted", Range(above=0)
     ] = 120.0
-    env_start_timeout_s: Annotated[float, "the same for the start of an episode that has to launch a game first"] = (
-        600.0
-    )
+    env_start_timeout_s: Annotated[
+        float, "the same for the start of an episode that has to launch a game first", Range(above=0)
+    ] = 600.0
     env_restart_every: Annotated[
-        int, "episodes after which a worker process is replaced by a new one, against games that leak memory; 0: never"
+        int,
+        "episodes after which a worker process is replaced by a new one, against games that leak memory; 0: never",
+        Range(0),
     ] = 0
-
-    def __post_init__(self) -> None:
-        if self.max_env_restarts < 1:
-            raise UserError(f"max_env_restarts={self.max_env_restarts} is out of range: it must be at least 1.")
-        for name in ("env_timeout_s", "env_start_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: it must be positive.")
-        if self.env_restart_every < 0:
-            raise UserError(f"env_restart_every={self.env_restart_every} is out of range: it must be 0 or more.")
 
 
 @dataclass(frozen=True)
 class ParallelRunnerSettings(RunnerSettings):
-    batch_size_run: Annotated[int, "environments that run side by side, and episodes in one rollout"] = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size_run < 1:
-            raise UserError(f"batch_size_run={self.batch_size_run} is not possible: run at least one environment.")
+    batch_size_run: Annotated[int, "environments that run side by side, and episodes in one rollout", Range(1)] = 8
 
 
 @dataclass

@@ -113,8 +113,7 @@ def read(arguments: list[str]) -> Request:
     at = arguments.index("with") if "with" in arguments else len(arguments)
     options = _parser().parse_args(arguments[:at])
     updates, named = get_config_updates(arguments[at + 1 :])
-    given = [files.Layer(name, files.read(Path(name))) for name in reversed(named)]
-    given.append(files.Layer("command line", updates))
+    given = files.given(named, updates)
     maps = _names(options.maps)
     search = read_settings(options.optuna) if options.optuna else None
     if search and options.grid:

@@ -113,7 +113,7 @@ def planned(cell: Cell, given: Sequence[files.Layer], results: Path) -> PlannedR
         own["env_args"] = {"map_name": cell.map_name}
     layers = [*given, files.Layer("--grid or space", nested(cell.changes)), files.Layer("--seeds, --maps", own)]
     chosen = {"--config": cell.config, "--env-config": cell.env_config}
-    raw, sources, _ = raw_config(chosen, layers)
+    raw, sources, *_ = raw_config(chosen, layers)
     where = [cell.map_name] if cell.map_name is not None else []
     words = [Path(cell.config).stem, Path(cell.env_config).stem, *where, *([cell.tag] if cell.tag else [])]
     name = f"{'_'.join(_file_name(word) for word in words)}_seed{cell.seed}"

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+LARGEST_SEED = 2**63 - 1
+"""The largest whole number that MongoDB stores; torch takes no seeds above twice that."""
+
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch (all devices)."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed if seed < 2**32 else [seed % 2**32, seed >> 32])
     torch.manual_seed(seed)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from shoal.declare import Range
 from shoal.modules.agents.agent import Agent
 from shoal.modules.agents.rnn import RNNAgentSettings
 from shoal.modules.layers.gru import StackedGRU
@@ -19,29 +20,22 @@ LARGEST_MATRIX = 10
 
 @dataclass(frozen=True)
 class CADPAgentSettings(RNNAgentSettings):
-    att_heads: Annotated[int, "attention heads of the advice exchange"] = 4
-    att_embed_dim: Annotated[int, "width of one head's queries, keys and values"] = 32
+    att_heads: Annotated[int, "attention heads of the advice exchange", Range(1)] = 4
+    att_embed_dim: Annotated[int, "width of one head's queries, keys and values", Range(1)] = 32
     cadp_fusion: Annotated[
         Literal["late", "early"],
         "where advice enters: beside the recurrent state (late, the released code) or into it (early, the paper)",
     ] = "late"
-    cadp_alpha: Annotated[float, "weight of the pruning loss after the breakpoint (the released code's alpha)"] = 0.5
-    breakpoint: Annotated[int, "environment steps after which pruning begins"] = 700_000
-    cadp_ramp: Annotated[int, "environment steps over which pruning grows to its weight; 0 is at once"] = 0
+    cadp_alpha: Annotated[
+        float, "weight of the pruning loss after the breakpoint (the released code's alpha)", Range(0)
+    ] = 0.5
+    breakpoint: Annotated[int, "environment steps after which pruning begins", Range(0)] = 700_000
+    cadp_ramp: Annotated[int, "environment steps over which pruning grows to its weight; 0 is at once", Range(0)] = 0
     cadp_loss_reduction: Annotated[
         Literal["mean", "sum"], "over confidences: the released code's mean, or the paper's sum over agents"
     ] = "mean"
     att_mask_dead: Annotated[bool, "whether the dead neither advise nor count in the pruning loss"] = False
     test_teacher: Annotated[bool, "also test the team with its exchange of advice (test_teacher_...)"] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("att_heads", "att_embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
-        for name in ("cadp_alpha", "breakpoint", "cadp_ramp"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range: it must be 0 or more.")
 
 
 class CADPAgent(Agent):

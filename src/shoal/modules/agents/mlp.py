@@ -5,19 +5,15 @@ from typing import Annotated
 
 from torch import Tensor
 
+from shoal.declare import Checked, Range
 from shoal.modules.agents.agent import Agent
 from shoal.modules.layers.stacked import StackedLinear, StackedMLP
 
 
 @dataclass(frozen=True)
-class MLPAgentSettings:
-    rnn_hidden_dim: Annotated[int, "width of the agents' hidden layers (EPyMARL: hidden_dim)"] = 64
-    mlp_layers: Annotated[int, "hidden layers of the feed-forward agent"] = 2
-
-    def __post_init__(self) -> None:
-        for name in ("rnn_hidden_dim", "mlp_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+class MLPAgentSettings(Checked):
+    rnn_hidden_dim: Annotated[int, "width of the agents' hidden layers (EPyMARL: hidden_dim)", Range(1)] = 64
+    mlp_layers: Annotated[int, "hidden layers of the feed-forward agent", Range(1)] = 2
 
 
 class MLPAgent(Agent):

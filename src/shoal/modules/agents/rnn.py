@@ -5,18 +5,15 @@ from typing import Annotated
 
 from torch import Tensor
 
+from shoal.declare import Checked, Range
 from shoal.modules.agents.agent import Agent
 from shoal.modules.layers.gru import StackedGRU
 from shoal.modules.layers.stacked import StackedLinear
 
 
 @dataclass(frozen=True)
-class RNNAgentSettings:
-    rnn_hidden_dim: Annotated[int, "width of the agents' hidden layer and recurrent state"] = 64
-
-    def __post_init__(self) -> None:
-        if self.rnn_hidden_dim < 1:
-            raise ValueError(f"rnn_hidden_dim={self.rnn_hidden_dim} is out of range: it must be at least 1.")
+class RNNAgentSettings(Checked):
+    rnn_hidden_dim: Annotated[int, "width of the agents' hidden layer and recurrent state", Range(1)] = 64
 
 
 class RNNAgent(Agent):

@@ -6,19 +6,16 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from shoal.declare import Checked, Range
 from shoal.modules.layers.stacked import StackedMLP
 
 
 @dataclass(frozen=True)
-class LANValueSettings:
-    value_embed_dim: Annotated[int, "width of an agent's embedding in the centralised value"] = 128
-    value_hidden_dims: Annotated[list[int], "widths of the centralised value's hidden layers"] = field(
+class LANValueSettings(Checked):
+    value_embed_dim: Annotated[int, "width of an agent's embedding in the centralised value", Range(1)] = 128
+    value_hidden_dims: Annotated[list[int], "widths of the centralised value's hidden layers", Range(1)] = field(
         default_factory=lambda: [128, 128]
     )
-
-    def __post_init__(self) -> None:
-        if min([self.value_embed_dim, *self.value_hidden_dims]) < 1:
-            raise ValueError("value_embed_dim and value_hidden_dims are out of range: a width must be at least 1.")
 
 
 class LANValue(nn.Module):

@@ -5,13 +5,14 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from shoal.declare import Range
 from shoal.modules.layers.stacked import StackedMLP
 from shoal.modules.mixers.initial import MixerSettings, scale_initial
 
 
 @dataclass(frozen=True)
 class CentralMixerSettings(MixerSettings):
-    central_mixing_embed_dim: Annotated[int, "width of the central mixer's hidden layers"] = 256
+    central_mixing_embed_dim: Annotated[int, "width of the central mixer's hidden layers", Range(1)] = 256
 
 
 class CentralMixer(nn.Module):

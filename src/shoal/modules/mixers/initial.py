@@ -1,26 +1,23 @@
 """How large a mixer's weights are at first."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import nn
 
+from shoal.declare import Checked, Range
+
 
 @dataclass(frozen=True)
-class MixerSettings:
+class MixerSettings(Checked):
     """What every mixer with parameters declares."""
 
     mixer_init_scale: Annotated[
-        float, "factor on all initial weights and biases of the mixers; below 1, a fresh Q^tot is closer to 0"
+        float,
+        "factor on all initial weights and biases of the mixers; below 1, a fresh Q^tot is closer to 0",
+        Range(above=0),
     ] = 1.0
-
-    def __post_init__(self) -> None:
-        if not (self.mixer_init_scale > 0 and math.isfinite(self.mixer_init_scale)):
-            raise ValueError(
-                f"mixer_init_scale={self.mixer_init_scale} is out of range: it must be positive and finite."
-            )
 
 
 @torch.no_grad()

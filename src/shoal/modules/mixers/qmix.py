@@ -6,20 +6,18 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from shoal.declare import Range
 from shoal.modules.layers.stacked import StackedLinear, StackedMLP
 from shoal.modules.mixers.initial import MixerSettings, scale_initial
 
 
 @dataclass(frozen=True)
 class QMixerSettings(MixerSettings):
-    mixing_embed_dim: Annotated[int, "width of the mixing network's hidden layer"] = 32
-    hypernet_embed: Annotated[int, "hidden width of the hypernetworks that produce the mixing weights"] = 64
-    hypernet_layers: Annotated[int, "layers of these hypernetworks; with 1 there is nothing hidden in them"] = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.hypernet_layers < 1:
-            raise ValueError(f"hypernet_layers={self.hypernet_layers} is out of range: it must be at least 1.")
+    mixing_embed_dim: Annotated[int, "width of the mixing network's hidden layer", Range(1)] = 32
+    hypernet_embed: Annotated[int, "hidden width of the hypernetworks that produce the mixing weights", Range(1)] = 64
+    hypernet_layers: Annotated[
+        int, "layers of these hypernetworks; with 1 there is nothing hidden in them", Range(1)
+    ] = 2
 
 
 class QMixer(nn.Module):

@@ -6,6 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from shoal.declare import Range
 from shoal.modules.layers.stacked import StackedMLP
 from shoal.modules.mixers.initial import MixerSettings, scale_initial
 
@@ -15,17 +16,12 @@ _LEAST = 1e-10
 
 @dataclass(frozen=True)
 class QPLEXMixerSettings(MixerSettings):
-    num_kernel: Annotated[int, "attention heads of the weights on the advantages"] = 4
-    hypernet_embed: Annotated[int, "hidden width of the hypernetworks that transform the utilities"] = 64
-    adv_hypernet_embed: Annotated[int, "hidden width of the attention heads"] = 64
-    adv_hypernet_layers: Annotated[int, "layers of the attention heads; with 1 there is nothing hidden in them"] = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.adv_hypernet_layers < 1:
-            raise ValueError(f"adv_hypernet_layers={self.adv_hypernet_layers} is out of range: it must be at least 1.")
-        if self.num_kernel < 1:
-            raise ValueError(f"num_kernel={self.num_kernel} is out of range: QPLEX needs at least one attention head.")
+    num_kernel: Annotated[int, "attention heads of the weights on the advantages", Range(1)] = 4
+    hypernet_embed: Annotated[int, "hidden width of the hypernetworks that transform the utilities", Range(1)] = 64
+    adv_hypernet_embed: Annotated[int, "hidden width of the attention heads", Range(1)] = 64
+    adv_hypernet_layers: Annotated[
+        int, "layers of the attention heads; with 1 there is nothing hidden in them", Range(1)
+    ] = 2
 
 
 class QPLEXMixer(nn.Module):

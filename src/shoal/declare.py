@@ -1,0 +1,141 @@
+"""What a setting's declaration may say beside its type and help: which values are possible.
+
+    width: Annotated[int, "width of the hidden layer", Range(1)] = 64
+    name: Annotated[str, "what the run is called", FileName()] = "run"
+
+``RunSettings`` refuses the impossible values of a whole run; ``Checked`` refuses them where a program builds a
+component's settings itself.
+"""
+
+import dataclasses
+import functools
+import typing
+from pathlib import Path
+from typing import Annotated, Any
+
+from shoal.utils.errors import UserError
+
+
+class OutOfRangeError(UserError, ValueError):
+    """A setting has an impossible value."""
+
+
+class Check:
+    """A restriction of a setting's values, written into its ``Annotated`` after the help."""
+
+    def read(self, value: Any) -> Any:
+        """``value`` as the component shall have it.
+
+        Raises:
+            ValueError: it is impossible; the message goes on after "KEY=VALUE ".
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Range(Check):
+    """Numbers from ``least`` to ``most``, or ``above`` and ``below`` where the end itself is impossible.
+
+    Of a list, every entry. Null passes.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f"from {self.least} to {self.most}"
+        words = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        said = [f"{word} {end}" for word, end in words.items() if end is not None]
+        return {"at least 0": "0 or more", "above 0": "positive"}.get(" and ".join(said), " and ".join(said))
+
+    def read(self, value: Any) -> Any:
+        numbers = value if isinstance(value, list | tuple) else [value]
+        wrong = [n for n in numbers if isinstance(n, int | float) and n not in self]
+        if wrong:
+            each = " (each number)" if numbers is value else ""
+            raise ValueError(f"is out of range: it must be {self}{each}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class FileName(Check):
+    """Text that is part of names of files and folders, and so must not lead elsewhere."""
+
+    longest: int = 100
+    """In bytes: names of folders and files are made of it, and the longest that file systems take is 255."""
+
+    def read(self, value: Any) -> Any:
+        if not value or value != value.strip() or value.startswith("."):
+            raise ValueError("cannot name files: it must not be empty, begin with a dot or have spaces around it")
+        odd = sorted({character for character in value if character == "/" or not character.isprintable()})
+        if odd:
+            raise ValueError(f"cannot name files: take {', '.join(map(repr, odd))} out")
+        if len(value.encode()) > self.longest:
+            raise ValueError(f"is too long to name files: use at most {self.longest} bytes")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class PathText(Check):
+    """A path, in which ``~`` is the user's home."""
+
+    needed: bool = False
+    """Whether it must not be empty."""
+
+    def read(self, value: Any) -> Any:
+        if self.needed and not value:
+            raise ValueError("is no path: name a folder ('.' is this one)")
+        try:
+            return str(Path(value).expanduser()) if value else value
+        except RuntimeError as error:  # ~somebody who has no account
+            raise ValueError(f"cannot be found: {error}") from error
+
+
+@functools.cache
+def checks_of(settings_class: Any) -> dict[str, tuple[Check, ...]]:
+    """The checks of each field of a ``Settings`` dataclass."""
+    found = {}
+    for name, annotation in typing.get_type_hints(settings_class, include_extras=True).items():
+        marks = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is Annotated else ()
+        found[name] = tuple(mark for mark in marks if isinstance(mark, Check))
+    return found
+
+
+def checked(checks: tuple[Check, ...], value: Any, path: str, help_text: str = "") -> Any:
+    """``value`` of the setting ``path``, after its checks.
+
+    Raises:
+        OutOfRangeError: it is impossible.
+    """
+    try:
+        for check in checks if value is not None else ():
+            value = check.read(value)
+    except ValueError as error:
+        meaning = f" ({help_text})" if help_text else ""
+        raise OutOfRangeError(f"{path}={value!r} {error}{meaning}.") from None
+    return value
+
+
+class Checked:
+    """Base of ``Settings`` dataclasses that refuse impossible values also where a program builds them."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            OutOfRangeError: naming the first that is impossible.
+        """
+        own: Any = type(self)
+        for name, checks in checks_of(own).items():
+            checked(checks, getattr(self, name), name)
