@@ -1,6 +1,6 @@
 """From raw values to checked settings: types, defaults, who reads what, and what is refused."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from shoal import registry
 from shoal.config import files
 from shoal.config.settings import RunSettings, convert, declared_by, type_name
+from shoal.declare import Checked, FileName, PathText, Range
 from shoal.experiment import ExperimentSettings
 from shoal.modules.mixers.vdn import VDNMixer
 from shoal.utils.errors import UserError
@@ -45,14 +46,14 @@ CONVERTED = [
 REFUSED = [
     (2.5, int),
     (float("inf"), int),
+    (float("nan"), int),
+    (10**400, float),
     ("3", int),
     ("three", int),
     (True, int),
     (None, int),
     (True, float),
     ("fast", float),
-    ("nan", float),
-    (float("nan"), float),
     (None, float),
     ([1.0], float),
     (1, bool),
@@ -83,6 +84,24 @@ def test_values_become_the_declared_type(value, annotation, expected):
 @pytest.mark.parametrize(("value", "annotation"), REFUSED)
 def test_values_of_another_type_are_refused(value, annotation):
     with pytest.raises(TypeError):
+        convert(value, annotation)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        ("nan", float),
+        (float("nan"), float),
+        ("inf", float | None),
+        (float("-inf"), float),
+        ([0.5, float("nan")], list[float]),
+        (2**63, int),
+        (-(10**30), int | None),
+        ("1e30", int),
+    ],
+)
+def test_numbers_that_no_record_can_hold_are_refused(value, annotation):
+    with pytest.raises(ValueError, match=r"finite|too large"):
         convert(value, annotation)
 
 
@@ -188,6 +207,8 @@ def test_a_released_yaml_with_old_names_resolves():
     settings = resolve(learner="sq_learner", mac="n_mac", agent="n_rnn")
     assert settings.components["learner"] is registry.find("learner", "s2q_learner")
     assert settings.components["mac"] is registry.find("mac", "s2q_mac")
+    settings = resolve("qmix", learner="nq_learner", mac="n_mac", agent="n_rnn")
+    assert settings.components["mac"] is registry.find("mac", "basic_mac")
 
 
 def test_a_component_by_import_path():
@@ -198,7 +219,7 @@ def test_a_component_by_import_path():
     ("changes", "words"),
     [
         ({"bacth_size": 8}, ["'bacth_size'", "'batch_size'", "print_config"]),
-        ({"env_args": {"payof": []}}, ["'env_args.payof'", "'payoff'"]),
+        ({"env_args": {"payof": []}}, ["'env_args.payof'", "'env_args.payoff'"]),
         ({"env_arg": {}}, ["'env_arg'", "'env_args'"]),
         ({"double_q": False}, ["'double_q'", "learner=q_learner", "Remove it"]),
         ({"t_max": "much"}, ["t_max='much'", "whole number"]),
@@ -228,6 +249,131 @@ def test_impossible_settings_are_refused_by_name(changes, words):
         resolve(**changes)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_one_sentence_names_every_mistake():
+    with pytest.raises(UserError) as refusal:
+        resolve(
+            lr="fast",
+            rnn_hidden_dim=0,
+            bacth_size=3,
+            map_name="3m",
+            payoff=[[1]],
+            zzz=1,
+            use_per=True,
+            env_args={"payof": [], "gamma": 0.5, "episode_limit": -1},
+        )
+    said = str(refusal.value)
+    for words in (
+        "lr='fast' has the wrong type",
+        "rnn_hidden_dim=0 is out of range: it must be at least 1 (width of",
+        "env_args.episode_limit=-1 is out of range",
+        "7 unknown settings: ",
+        "'bacth_size': did you mean 'batch_size'",
+        "'map_name': nothing in this run reads it, only env=grf, env=sc2, env=sc2hard, env=sc2v2, env=smax as "
+        "env_args.map_name would",
+        "'payoff': it is a setting of the environment, say env_args.payoff=[[1]]",
+        "'zzz': there is no such setting",
+        "'use_per': episodes are sampled uniformly",
+        "'env_args.payof': did you mean 'env_args.payoff'?",
+        "'env_args.gamma': it is no setting of the environment, say gamma=0.5",
+    ):
+        assert words in said
+    assert "\n" not in said
+
+
+@dataclass(frozen=True)
+class Ranged(Checked):
+    share: Annotated[float | None, "a share", Range(0, 1)] = None
+    widths: Annotated[list[int], "widths", Range(1)] = field(default_factory=lambda: [1])
+    rate: Annotated[float, "a rate", Range(above=0, below=2)] = 1.0
+    title: Annotated[str, "what it is called", FileName()] = "x"
+    folder: Annotated[str, "where", PathText(needed=True)] = "."
+
+
+@pytest.mark.parametrize(
+    "possible",
+    [
+        {"share": 0},
+        {"share": 1},
+        {"share": None},
+        {"widths": [3, 1]},
+        {"widths": []},
+        {"rate": 1e-9},
+        {"title": "ä b=8"},
+    ],
+)
+def test_what_lies_in_its_range_is_taken(possible):
+    Ranged(**possible)
+
+
+@pytest.mark.parametrize(
+    ("impossible", "words"),
+    [
+        ({"share": -0.1}, "share=-0.1 is out of range: it must be from 0 to 1"),
+        ({"share": 1.1}, "share=1.1 is out of range"),
+        ({"widths": [3, 0]}, r"widths=\[3, 0\] is out of range: it must be at least 1 \(each number\)"),
+        ({"rate": 0}, "rate=0 is out of range: it must be above 0 and below 2"),
+        ({"rate": 2}, "rate=2 is out of range"),
+        ({"title": "../x"}, "title='../x' cannot name files"),
+        ({"title": "/etc/x"}, "title='/etc/x' cannot name files: take '/' out"),
+        ({"title": "a\nb"}, "cannot name files: take"),
+        ({"title": ""}, "must not be empty"),
+        ({"title": "x" * 101}, "is too long to name files"),
+        ({"folder": ""}, "folder='' is no path"),
+        ({"folder": "~no_such_user/x"}, "folder='~no_such_user/x' cannot be found"),
+    ],
+)
+def test_what_lies_outside_its_range_is_refused_where_a_program_builds_it(impossible, words):
+    with pytest.raises(UserError, match=words):
+        Ranged(**impossible)
+
+
+def numbers():
+    """Every number that a component or the experiment declares, as kind, name and row."""
+    classes = [("experiment", "", ExperimentSettings)]
+    classes += [(k, n, registry.find(k, n).Settings) for k, known in registry.COMPONENTS.items() for n in known]
+    return [
+        (kind, name, row)
+        for kind, name, settings in classes
+        for row in declared_by(settings, name)
+        if row.type in (int, float, int | None, float | None)
+    ]
+
+
+FREE = {
+    "won_battle_bonus",
+    "reward_death_value",
+    "reward_win",
+    "reward_defeat",
+    "reward_negative_scale",
+    "suppress_floor",
+}
+"""Numbers of which every one is possible."""
+
+
+def test_every_number_has_a_range_or_is_known_to_need_none():
+    lacking = {row.key for _, _, row in numbers() if not any(isinstance(c, Range) for c in row.checks)}
+    assert lacking == FREE
+
+
+def test_every_default_lies_in_its_range():
+    for kind, name, row in numbers():
+        for check in row.checks:
+            if row.default is not None:
+                assert check.read(row.default) == row.default, (kind, name, row.key)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\udcff", ["x", {"y\0": 1}]])
+def test_text_that_no_file_can_hold_is_refused(value):
+    key, changes = ("payoff", {"env_args": {"payoff": value}}) if isinstance(value, list) else ("name", {"name": value})
+    with pytest.raises(UserError, match=rf"{key}=.*(NUL|UTF-8)"):
+        resolve(**changes)
+
+
+def test_a_path_may_start_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert resolve(local_results_path="~/runs").values["local_results_path"] == "/home/somebody/runs"
 
 
 def test_a_setting_without_value_is_asked_for():
