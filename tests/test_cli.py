@@ -69,7 +69,7 @@ def assert_nothing_launched():
 
 REFUSED = {
     "unknown setting": ([*GAME, "bacth_size=3"], ["'bacth_size'", "'batch_size'", "print_config"]),
-    "unknown setting of the environment": ([*GAME, "env_args.payof=3"], ["'env_args.payof'", "'payoff'"]),
+    "unknown setting of the environment": ([*GAME, "env_args.payof=3"], ["'env_args.payof'", "'env_args.payoff'"]),
     "a setting that another component reads": (
         [*GAME, "double_q=True"],
         ["'double_q'", "learner=q_learner", "Remove it"],
