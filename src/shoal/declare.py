@@ -9,6 +9,7 @@ component's settings itself.
 
 import dataclasses
 import functools
+import math
 import typing
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Range(Check):
-    """Numbers from ``least`` to ``most``, or ``above`` and ``below`` where the end itself is impossible.
+    """Finite numbers from ``least`` to ``most``, or ``above`` and ``below`` where the end itself is impossible.
 
     Of a list, every entry. Null passes.
     """
@@ -46,7 +47,8 @@ class Range(Check):
 
     def __contains__(self, number: float) -> bool:
         return (
-            (self.least is None or number >= self.least)
+            (isinstance(number, int) or math.isfinite(number))
+            and (self.least is None or number >= self.least)
             and (self.most is None or number <= self.most)
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)

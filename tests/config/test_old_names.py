@@ -83,7 +83,9 @@ EPYMARL = {key: value for key, value in PYMARL.items() if key != "target_update_
     "obs_agent_id": True,
     "obs_last_action": False,
     "obs_individual_obs": False,
-    "use_rnn": True,
+    "use_rnn": False,
+    "standardise_returns": False,
+    "standardise_rewards": True,
 }
 S2Q = PYMARL2 | {
     "mac": "n_mac",
@@ -115,6 +117,7 @@ FILES = {
     "pymarl2 ow_qmix": PYMARL2 | CENTRAL | {"mixer": "qmix", "name": "ow_qmix_env=8_adam_td_lambda"},
     "pymarl2 qplex": PYMARL2 | DUELLING | {"mixer": "dmaq", "name": "qplex_env=8_adam_td_lambda"},
     "epymarl qmix": EPYMARL,
+    "epymarl iql": EPYMARL | {"mixer": None, "use_rnn": True, "hidden_dim": 128, "name": "iql"},
     "s2q": S2Q,
 }
 SMALL = ["t_max=40", "batch_size=4", "buffer_size=40", "test_nepisode=2", "use_tensorboard=False", "seed=1"]
@@ -168,6 +171,17 @@ def test_target_updates_are_counted_as_there(tmp_path):
     assert (values["target_update_interval"], values["target_update_unit"]) == (200, "gradient_steps")
     values = resolved(written(tmp_path, PYMARL))[0].values
     assert (values["target_update_interval"], values["target_update_unit"]) == (200, "episodes")
+
+
+def test_epymarls_agent_without_memory_is_mlp(tmp_path):
+    settings, said = resolved(written(tmp_path, EPYMARL))
+    assert settings.components["agent"] is registry.find("agent", "mlp")
+    assert settings.values["standardise_rewards"] is True
+    assert "use_rnn=False" in said
+    settings, _ = resolved(written(tmp_path, EPYMARL | {"use_rnn": True}))
+    assert settings.components["agent"] is registry.find("agent", "rnn")
+    with pytest.raises(UserError, match=r"'use_rnn'.*agent=mlp"):
+        resolved(written(tmp_path, EPYMARL | {"use_rnn": True}), agent="mlp")
 
 
 def test_a_renamed_setting_loses_against_the_command_line(tmp_path):
