@@ -40,7 +40,7 @@ class TeamEnvSettings:
     raise_at: Annotated[int | None, "step of every episode at which an exception is raised"] = None
     fault: Annotated[Literal["", "exit", "hang", "raise"], "what happens in a step of the unlucky episodes"] = ""
     wrong: Annotated[Literal["", "obs", "state", "reward", "score"], "what the unlucky episodes' last step spoils"] = ""
-    wrong_value: Annotated[float, "by what"] = float("nan")
+    wrong_value: Annotated[float | None, "by what; None: NaN"] = None
     fault_share: Annotated[float, "share of the seeds that are unlucky"] = 1.0
     fault_at_start: Annotated[bool, "it happens at the episode's start instead"] = False
     with_game: Annotated[bool, "start a process of its own, as a game would be"] = False
@@ -134,7 +134,7 @@ class TeamEnv(gymnasium.Env):
         info = {"score": float(self._length), "seed": float(self._seed)} | self._extra() if over else {}
         observation = self._observation()
         if self._steps == self._length and self._unlucky:
-            wrong = self.settings.wrong_value
+            wrong = np.nan if self.settings.wrong_value is None else self.settings.wrong_value
             match self.settings.wrong:
                 case "obs":
                     observation["obs"][1, 2] = wrong
