@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
+from runners.launch import Recorder, all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
 from runners.team_env import FAILED_REWARD
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
@@ -28,16 +28,6 @@ from shoal.utils.signals import Interrupted, StopRequest
 
 S2Q = {"learner": "s2q_learner", "mac": "s2q_mac"}
 QMIX = {"learner": "q_learner"}
-
-
-class Recorder:
-    """Stands where sacred's run does."""
-
-    def __init__(self):
-        self.points = {}
-
-    def log_scalar(self, name, value, step):
-        self.points.setdefault(name, []).append((step, value))
 
 
 @pytest.fixture

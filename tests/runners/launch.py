@@ -91,3 +91,13 @@ def curves(run_dir: Path, after: int = -1) -> dict[str, list[tuple[int, float]]]
         if points:
             recorded[name] = points
     return recorded
+
+
+class Recorder:
+    """Stands where sacred's run does."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[tuple[int, float]]] = {}
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        self.points.setdefault(name, []).append((step, value))

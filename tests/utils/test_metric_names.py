@@ -1,10 +1,19 @@
 """One place says what judges a run, and which names are Shoal's own."""
 
 import math
+import re
 
 import pytest
 
+from runners.launch import Recorder
+from shoal import registry
+from shoal.components.action_selectors import GaussianNoise, GaussianNoiseSettings
+from shoal.config import files
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import metric_names
+from shoal.utils.console import Console
+from shoal.utils.logging import Logger
 from shoal.utils.metric_names import environment_key, is_better, judge, key_of, label, metric_of, score, shown
 
 
@@ -88,3 +97,60 @@ def test_no_environment_key_gives_a_name_of_shoals():
         key = environment_key(bare)
         for prefix in ("", "test_", "test_teacher_", "absolute_test_"):
             assert not metric_names.is_own(metric_of(key, prefix)), (bare, prefix)
+
+
+# The list of Shoal's own names.
+
+SMALL = {
+    "env": "runners.team_env:SortedTeamEnv",
+    "runner": "episode",
+    "seed": 3,
+    "batch_size": 2,
+    "buffer_size": 8,
+    "rnn_hidden_dim": 8,
+    "save_model": False,
+    "test_nepisode": 1,
+    "absolute_test_nepisode": 1,
+    "drop_nonfinite_episodes": True,
+    "t_max": 30,
+    "test_interval": 15,
+    "runner_log_interval": 5,
+    "learner_log_interval": 5,
+}
+"""Every setting that makes a run record more."""
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """What short runs of every algorithm file record, but for the environment's own numbers."""
+    names = set(GaussianNoise(GaussianNoiseSettings()).metrics(0))  # which no algorithm explores with yet
+    for alg in files.names("algs"):
+        raw = {key: value for key, value in files.load("algs", alg).items() if key != "env_args"} | SMALL
+        if registry.find("mac", raw.get("mac", "basic_mac")).chooses_vectors:
+            raw |= {"env_args": {"continuous": True}, "env": "runners.team_env:TeamEnv"}
+        raw |= {"mq_manage_interval": 1} if raw.get("mac") == "mq_mac" else {}
+        raw |= {"breakpoint": 5} if raw.get("agent") == "att_rnn" else {}
+        with Console(raw["t_max"], live=False) as console:
+            recorder = Recorder()
+            settings = RunSettings(raw, ExperimentSettings)
+            run = Experiment(settings, Logger(recorder, console), console, tmp_path_factory.mktemp(alg))
+            try:
+                run.run()
+            finally:
+                run.close()
+        names |= set(recorder.points)
+    return {name for name in names if metric_names.key_of(name) not in ("score", "seed")}
+
+
+def test_all_that_shoal_records_is_on_the_list(recorded):
+    assert {name for name in recorded if not metric_names.is_own(name)} == set()
+
+
+@pytest.mark.parametrize("pattern", metric_names.OWN)
+def test_the_list_names_nothing_that_is_not_recorded(recorded, pattern):
+    assert any(re.fullmatch(pattern, name) for name in recorded)
+
+
+def test_no_execution_of_a_test_is_forgotten(recorded):
+    tested = {name for name in recorded if name.startswith("test_")}
+    assert {metric_names._parts(name)[1] for name in tested} == {"", *metric_names.EXECUTIONS}

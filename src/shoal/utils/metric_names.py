@@ -30,28 +30,47 @@ figures call them."""
 
 TEST_RETURN = f"{TEST}{RETURN}_mean"
 
-_OWN = re.compile(
-    r"""
-    # episodes, in training and in tests
-    ((test_|absolute_test_)(teacher_)?)?(return_(mean|std)|ep_length_mean|action_.+_mean)
-    | absolute_test_t_env
-    # the run
-    | episode | env_restarts
-    # exploration
-    | epsilon | act_noise
-    # learners
-    | loss_(td|central|kl|state|pruning)(_\d+)? | grad_norm | lr | td_error_abs | target_mean
-    | (central_)?q_taken_mean | w_to_use | v_mean | adv_taken_mean
-    # S2Q
-    | (w|p_hat|sub_index|central_q_candidate)_\d+ | candidate_.+_\d+
-    | candidates_distinct | identified | sub_index_entropy
-    # CADP
-    | pruning_(loss|weight) | confidence_(self|\d+_\d+) | teacher_action_agreement
-    # LAN's codebooks
-    | (respawn|clash|starve|frozen)_frac | usage_entropy | nearest_pair | zeta | codebook_move
-    """,
-    re.VERBOSE,
+OWN = (
+    # Episodes, in training and in tests.
+    r"((test_|absolute_test_)(teacher_)?)?(return_(mean|std)|ep_length_mean)",
+    r"((test_|absolute_test_)(teacher_)?)?action_.+_mean",
+    r"absolute_test_t_env",
+    # The run.
+    r"episode",
+    r"env_restarts",
+    r"episodes_dropped",
+    # Exploration.
+    r"epsilon",
+    r"act_noise",
+    # Learners.
+    r"loss_(td|central|kl|state|pruning)",
+    r"grad_norm",
+    r"lr",
+    r"td_error_abs",
+    r"target_mean",
+    r"(central_)?q_taken_mean",
+    r"w_to_use",
+    r"v_mean",
+    r"adv_taken_mean",
+    # S2Q.
+    r"(loss_td|w|p_hat|sub_index|central_q_candidate)_\d+",
+    r"candidate_.+_\d+",
+    r"candidates_distinct",
+    r"identified",
+    r"sub_index_entropy",
+    # CADP.
+    r"pruning_(loss|weight)",
+    r"confidence_(self|\d+_\d+)",
+    r"teacher_action_agreement",
+    # LAN's codebooks.
+    r"(respawn|clash|starve|frozen)_frac",
+    r"usage_entropy",
+    r"nearest_pair",
+    r"zeta",
+    r"codebook_move",
 )
+"""Patterns of all names that Shoal itself records."""
+_OWN = re.compile("|".join(OWN))
 _PARTS = re.compile(rf"({ABSOLUTE_TEST}|{TEST}|)({'|'.join(EXECUTIONS)}|)(.*?)(?:_mean)?")
 
 
