@@ -408,7 +408,7 @@ def test_a_loss_beyond_all_numbers_ends_the_run_with_a_sentence_and_its_checkpoi
     assert in_process(tmp_path, *args) == 1
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "NaN or infinity in loss" in sentence
-    assert "The newest checkpoint is of t_env 60; to go on from it with other settings: with resume=" in sentence
+    assert "The newest checkpoint is of t_env 60; to go on from it: with resume=" in sentence
     (models,) = (tmp_path / "results" / "models").iterdir()
     assert checkpoints.steps_in(models) == [40, 60]
     for file in models.glob("*.pt"):

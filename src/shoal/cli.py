@@ -153,7 +153,20 @@ def _main(argv: list[str]) -> int:
             ex.run(command, options=args, named_configs=(), info={})
         finally:
             _say_what_mongo_lacks(ex.observers)
-    return 0
+            lacks = _what_the_record_lacks(ex.observers)
+            if lacks:
+                print(f"error: {lacks}", file=sys.stderr)
+    return 1 if lacks else 0
+
+
+def _what_the_record_lacks(observers: Sequence[RunObserver]) -> str:
+    """Of a run that has ended: a sentence if its file record could not be finished."""
+    for one in observers:
+        if isinstance(one, recording.RunFolder) and one.lacks:
+            return (
+                f"the record in {one.dir} lacks {one.lacks}: free some space; the run itself has ended as said above."
+            )
+    return ""
 
 
 def _say_what_mongo_lacks(observers: Sequence[RunObserver]) -> None:
@@ -289,11 +302,16 @@ def _run_in(
     run_dir = _run_dir(run.observers)
     if run_dir is not None:
         settings_file = run_dir / SETTINGS_FILE
-        settings_file.write_text(yaml.safe_dump(settings.values, sort_keys=True, allow_unicode=True))
-        run.add_artifact(str(settings_file))
-        if s.save_model:
-            run.info["model_dir"] = str(model_dir)
-            (run_dir / checkpoints.MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
+        try:
+            settings_file.write_text(yaml.safe_dump(settings.values, sort_keys=True, allow_unicode=True))
+            run.add_artifact(str(settings_file))
+            if s.save_model:
+                run.info["model_dir"] = str(model_dir)
+                (run_dir / checkpoints.MODEL_DIR_FILE).write_text(f"{model_dir.resolve()}\n")
+        except OSError as error:
+            raise UserError(
+                f"The record in {run_dir} cannot be written ({error.strerror}): free some space."
+            ) from error
     try:
         result = _train(run, settings, content, model_dir, tb_logs)
     except BaseException:
@@ -336,19 +354,29 @@ def _report(
 ) -> float | None:
     """Say how it ended and where everything lies."""
     for key, value in sorted(result.items()):
-        print(f"{key:<34}{value:.4g}")
+        _say(f"{key:<34}{value:.4g}")
     if run_dir is not None:
-        print(f"record       {run_dir}")
+        _say(f"record       {run_dir}")
         if not s.evaluate:
             from shoal.analysis.curves import draw_run  # matplotlib takes a second to import
 
-            picture = draw_run(run_dir)
+            try:
+                picture = draw_run(run_dir)
+            except (OSError, UserError) as error:  # all but the picture is there
+                picture = None
+                _say(f"warning: no curve was drawn ({error})")
             if picture is not None:
                 run.add_artifact(str(picture))
-                print(f"curve        {picture}")
+                _say(f"curve        {picture}")
     if s.save_model and not s.evaluate:
-        print(f"checkpoints  {model_dir} (that of the best test: {checkpoints.BEST})")
+        _say(f"checkpoints  {model_dir} (that of the best test: {checkpoints.BEST})")
     return result.get(metric_names.judge(result))
+
+
+def _say(line: str) -> None:
+    """Print, unless nothing can be printed any more (a full disk, a closed terminal): what was done is done."""
+    with contextlib.suppress(OSError):
+        print(line)
 
 
 def _run_dir(observers: Sequence[RunObserver]) -> Path | None:

@@ -214,7 +214,7 @@ class Experiment:
             try:
                 return self._train(stop)
             except EnvironmentsFailedError as error:
-                path = self.save()
+                path = self.save(last=True)
                 raise UserError(f"{error} Go on later with resume={path.parent}." if path else str(error)) from error
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error} {self._newest_saved()}") from error
@@ -230,9 +230,15 @@ class Experiment:
             if to_test:
                 self._test(stop)
             if (finished and (to_test or not self._is_saved())) or p.due(p.last_save, s.save_model_interval):
-                self.save()
+                self.save(last=finished)
             if finished:
-                return p.last_result | self._absolute_test(stop)
+                result = p.last_result | self._absolute_test(stop)
+                if s.save_model and not self._is_saved():
+                    raise UserError(
+                        f"The run has come to its end at t_env {p.t_env:,}, but its last checkpoint could not be "
+                        f"written to {self.model_dir} (see the warning above). {self._newest_saved()}"
+                    )
+                return result
             self._collect_and_learn()
             self._stop_if_asked(stop)
 
@@ -381,25 +387,32 @@ class Experiment:
     def _stop_if_asked(self, stop: StopRequest) -> None:
         if stop.signum is None:
             return
-        raise Interrupted(stop.signum, None if self.settings.evaluate else self.save())
+        raise Interrupted(stop.signum, None if self.settings.evaluate else self.save(last=True) or self._newest())
 
     def _newest_saved(self) -> str:
         """A sentence that says which checkpoint there is."""
-        steps = checkpoints.steps_in(self.model_dir)
-        if not steps:
+        newest = self._newest()
+        if newest is None:
             return "No checkpoint was saved before."
         return (
-            f"The newest checkpoint is of t_env {steps[-1]:,}; to go on from it with other settings: "
-            f"with resume={self.model_dir} KEY=VALUE."
+            f"The newest checkpoint is of t_env {int(newest.stem):,}; to go on from it: with resume={self.model_dir} "
+            "(and KEY=VALUE for a setting that is to change)."
         )
+
+    def _newest(self) -> Path | None:
+        steps = checkpoints.steps_in(self.model_dir) if self.settings.save_model else []
+        return self.model_dir / f"{steps[-1]}{checkpoints.SUFFIX}" if steps else None
 
     def _is_saved(self) -> bool:
         """Whether the newest checkpoint is of this very step."""
         p = self.progress
         return p.last_save == p.t_env and (self.model_dir / f"{p.t_env}{checkpoints.SUFFIX}").is_file()
 
-    def save(self) -> Path | None:
-        """Write a checkpoint of the whole run, if checkpoints are wanted. Returns its path, or None."""
+    def save(self, last: bool = False) -> Path | None:
+        """Write a checkpoint of the whole run, if checkpoints are wanted. Returns its path, or None.
+
+        On a full disk older ones make room for the ``last``; if that is not enough, it does without the replay memory.
+        """
         s, p = self.settings, self.progress
         p.last_save = p.t_env
         if not s.save_model:
@@ -407,7 +420,7 @@ class Experiment:
         try:
             content = self._content(s.save_buffer)
             self.logger.flush()  # what a resumed run does not repeat is in the record first
-            path = checkpoints.save(content, self.model_dir, p.t_env)
+            path = self._save_last(content) if last else checkpoints.save(content, self.model_dir, p.t_env)
         except OSError as error:
             self.logger.warning(f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror}).")
             return None
@@ -418,18 +431,36 @@ class Experiment:
             self.logger.warning(f"Older checkpoints in {self.model_dir} take more room than they should: {error}.")
         return path
 
+    def _save_last(self, content: dict[str, Any]) -> Path:
+        room = checkpoints.make_room(self.model_dir, self.progress.t_env)
+        while True:
+            try:
+                return checkpoints.save(content, self.model_dir, self.progress.t_env)
+            except OSError as error:
+                if error.errno not in checkpoints.NO_ROOM:
+                    raise
+                deleted = next(room, None)
+                if deleted is not None:
+                    self.logger.warning(f"The disk is full: {deleted} makes room for the last checkpoint.")
+                elif content["buffer"]["episodes"] is not None:
+                    content = checkpoints.without_memory(content)
+                    self.logger.warning("The disk is full: the last checkpoint does without the replay memory.")
+                else:
+                    raise
+
     def _save_if_best(self, metrics: dict[str, float]) -> None:
         s, p = self.settings, self.progress
         score = metric_names.score(metrics)
         if s.evaluate or not metric_names.is_better(score, p.best):
             return
-        p.best = score
+        before, p.best = p.best, score
         if s.save_model:
             try:
                 content = self._content(with_episodes=False)
                 self.logger.flush()
                 checkpoints.write(content, self.model_dir / checkpoints.BEST)
             except OSError as error:
+                p.best = before  # what is there is still that one's
                 self.logger.warning(f"The best test's checkpoint cannot be written ({error.strerror}).")
 
     def _best_saved(self) -> list[float]:

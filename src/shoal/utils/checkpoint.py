@@ -1,6 +1,7 @@
 """Checkpoint files: one file holds the run; written whole or not at all."""
 
 import contextlib
+import errno
 import itertools
 import os
 import zipfile
@@ -16,6 +17,8 @@ from shoal.utils.finite import require_finite
 from shoal.utils.lock import held, owner_of
 
 FORMAT = 1
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+"""What a disk says that is full, of bytes or of files."""
 SUFFIX = ".pt"
 BEST = f"best{SUFFIX}"
 """The checkpoint of the best test so far, beside those named after their step."""
@@ -98,6 +101,22 @@ def write(content: dict[str, Any], path: Path) -> Path:
     return path
 
 
+def make_room(folder: Path, newest: int) -> Iterator[Path]:
+    """Delete checkpoints up to step ``newest``, the oldest first, each when the next one is asked for.
+
+    For the last checkpoint of a run whose disk is full. The newest whole one stays, whatever happens, and so do the
+    best one and those of later steps.
+    """
+    for half in folder.glob("*.part"):
+        half.unlink(missing_ok=True)
+    files = [folder / f"{step}{SUFFIX}" for step in steps_in(folder) if step <= newest]
+    whole = next(filter(_is_whole, reversed(files)), None)
+    for file in files:
+        if file != whole:
+            file.unlink(missing_ok=True)
+            yield file
+
+
 def prune(folder: Path, newest: int, keep: int, keep_buffers: int) -> None:
     """Bound the room that ``folder`` takes, after the checkpoint of step ``newest`` has been written.
 
@@ -123,7 +142,12 @@ def _drop_buffer(path: Path) -> None:
     # Mapped, not read: the memory may be larger than the room for it.
     content = _read(path, mmap=True)
     if content["buffer"]["episodes"] is not None:
-        write({**content, "buffer": {"rng": content["buffer"]["rng"], "episodes": None}}, path)
+        write(without_memory(content), path)
+
+
+def without_memory(content: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint without its replay memory."""
+    return {**content, "buffer": {"rng": content["buffer"]["rng"], "episodes": None}}
 
 
 def steps_in(folder: Path) -> list[int]:
