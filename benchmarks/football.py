@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--engines", type=int, default=8)
     parser.add_argument("--map", default="academy_3_vs_2")
     args = parser.parse_args()
-    settings = GRFSettings(map_name=args.map)
+    settings = GRFSettings(map_name=args.map, end_behind_line="ball", line_x=0.0)
     env = GRFEnv(settings)
     n_agents = len(env.action_space.nvec)
     football = importlib.import_module("gfootball.env")

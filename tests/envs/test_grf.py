@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from runners.launch import curves, in_process, wait_until, workers_of
+from shoal.config import files
+from shoal.config.settings import RunSettings
 from shoal.envs.grf import N_ACTIONS, SCENARIOS, GRFEnv, GRFSettings, known_scenario
 from shoal.envs.team import EPISODE_FAILED
+from shoal.experiment import ExperimentSettings
 from shoal.runners.workers import WorkerVectorEnv
 from shoal.utils.errors import UserError
 
@@ -36,6 +39,11 @@ def episode(env, seed, actions):
     return steps
 
 
+def moved_in(env):
+    """Whom each agent moves, as the engine says it: indices into its list of the left team."""
+    return [one["active"] for one in env._engine.unwrapped.observation()]
+
+
 def random_actions(n_agents, seed, length=400):
     return np.random.default_rng(seed).integers(N_ACTIONS, size=(length, n_agents))
 
@@ -49,6 +57,9 @@ def random_actions(n_agents, seed, length=400):
         ("academy_4_vs_3", 4, 34),
         ("academy_counterattack_easy", 4, 30),
         ("academy_counterattack_hard", 4, 34),
+        ("academy_2_vs_2", 2, 22),
+        ("academy_corner", 10, 90),
+        ("5_vs_5", 4, 42),
     ],
 )
 def test_sizes_are_the_papers(name, agents, size):
@@ -56,7 +67,7 @@ def test_sizes_are_the_papers(name, agents, size):
     assert env.observation_space["obs"].shape == (agents, size)
     assert env.observation_space["state"].shape == (size,)
     assert env.action_space.nvec.tolist() == [19] * agents
-    assert env.episode_limit == 150
+    assert env.episode_limit == (300 if name == "5_vs_5" else 150)
 
 
 @built
@@ -76,13 +87,13 @@ def test_numbers_are_where_the_documentation_says(env):
     observation, _ = env.reset(seed=1)
     observation, *_ = env.step(np.full(env.action_space.shape, RIGHT))
     N, K, raw = env._scenario.n_agents, env._scenario.n_opponents, env._raw
-    obs, state = observation["obs"], observation["state"]
-    mine = raw["left_team"][-N:]
+    obs, state, moved = observation["obs"], observation["state"], moved_in(env)
+    mine = raw["left_team"][moved]
     for i, row in enumerate(obs):
         others = [j for j in range(N) if j != i]
         np.testing.assert_allclose(row[:2], mine[i], rtol=1e-6)
         np.testing.assert_allclose(row[2 : 2 * N].reshape(-1, 2) + row[:2], mine[others], atol=1e-6)
-        np.testing.assert_allclose(row[2 * N : 2 * N + 2], raw["left_team_direction"][-N:][i], atol=1e-7)
+        np.testing.assert_allclose(row[2 * N : 2 * N + 2], raw["left_team_direction"][moved[i]], atol=1e-7)
         theirs = row[4 * N : 4 * N + 2 * K].reshape(-1, 2) + row[:2]
         np.testing.assert_allclose(theirs, raw["right_team"][:K], atol=1e-6)
         np.testing.assert_allclose(row[-6:-4] + row[:2], raw["ball"][:2], atol=1e-6)
@@ -112,27 +123,117 @@ def test_an_episode_is_a_function_of_its_seed_and_its_actions(env):
 
 
 @built
-def test_the_ball_behind_the_half_line_ends_the_episode_and_time_cuts_it():
-    env = GRFEnv(GRFSettings())
-    free = GRFEnv(GRFSettings(end_behind_half_line=False, time_limit=4))
+@pytest.mark.parametrize("name", ["academy_3_vs_2", "academy_4_vs_3", "academy_counterattack_easy"])
+def test_a_row_stays_the_row_of_the_player_whom_the_action_moves(name):
+    """The engine hands agents other players, the keeper among them; the released wrappers' rows stay where they are."""
+    env = GRFEnv(GRFSettings(map_name=name, end_behind_line="never"))
     try:
-        back = episode(env, 2, np.full((150, 3), LEFT))
-        assert back[-1][2] or back[-1][3]
-        idle = episode(free, 2, np.zeros((150, 3), dtype=int))
-        assert len(idle) == 5
-        assert idle[-1][2:4] == (False, True)
-        assert idle[-1][4] == {"score_reward": 0.0, "win_rate": 0.0}
+        others, handed_over = 0, set()
+        for seed in range(5):
+            observation, _ = env.reset(seed=seed)
+            for action in random_actions(env._scenario.n_agents, seed, length=90):
+                moved, team = moved_in(env), env._raw["left_team"]
+                np.testing.assert_allclose(observation["obs"][:, :2], team[moved], rtol=1e-6)
+                others += moved != list(range(len(team)))[-len(moved) :]
+                handed_over.add(tuple(moved))
+                observation, _, terminated, truncated, _ = env.step(action)
+                if terminated or truncated or len(handed_over) > 2:
+                    break
+        assert others > 0
+        assert len(handed_over) > 1
     finally:
         env.close()
-        free.close()
 
 
 @built
-@pytest.mark.parametrize(("rewards", "total"), [("scoring", 1.0), ("scoring,checkpoints", 2.0)])
-def test_a_goal_pays_one_and_the_checkpoints_one_more(rewards, total):
-    """Run at the goal and shoot from near: with this seed it goes in."""
+def test_it_is_the_rows_player_whom_the_action_moves():
+    """Two plays that differ in one agent's actions alone: that agent's own position differs most."""
+    env = GRFEnv(GRFSettings(map_name="academy_counterattack_easy", end_behind_line="never"))
+    N = env._scenario.n_agents
+    try:
+        for agent in range(N):
+            ends = []
+            for action in (0, RIGHT):
+                env.reset(seed=0)
+                for _ in range(6):
+                    joint = np.zeros(N, dtype=int)
+                    joint[agent] = action
+                    observation, *_ = env.step(joint)
+                ends.append(observation["obs"][:, :2])
+            assert np.abs(ends[1] - ends[0]).sum(1).argmax() == agent
+    finally:
+        env.close()
+
+
+def test_an_agent_that_moves_nobody_for_now_keeps_its_player():
+    env = object.__new__(GRFEnv)
+    env._moved = np.array([5, 6, 7])
+    env._see([{"active": index} for index in (8, -1, 7)])
+    assert env._moved.tolist() == [8, 6, 7]
+
+
+@built
+@pytest.mark.parametrize("who", ["ball_or_players", "ball", "never"])
+def test_the_ball_or_an_attacker_behind_the_line_ends_the_episode(who):
+    """One of three runs back while the ball stays for a while at 0.61."""
+    env = GRFEnv(GRFSettings(end_behind_line=who, line_x=0.6))
+    try:
+        env.reset(seed=2)
+        for _ in range(40):
+            action = np.zeros(3, dtype=int)
+            action[env._moved == 2] = LEFT
+            *_, terminated, truncated, info = env.step(action)
+            assert not truncated
+            if terminated:
+                break
+            if who != "never":
+                assert env._raw["ball"][0] >= 0.6
+        assert terminated is (who != "never")
+        ball, players = env._raw["ball"][0], env._raw["left_team"][-3:, 0]
+        if who != "never":
+            assert info == {"score_reward": 0.0, "win_rate": 0.0}
+            assert bool(ball < 0.6) is (who == "ball")
+        assert players.min() < 0.6
+        assert env._raw["left_team"][0, 0] < 0  # the keeper is no attacker, nor is who is moved instead of one
+    finally:
+        env.close()
+
+
+@built
+def test_time_cuts_an_episode():
+    env = GRFEnv(GRFSettings(time_limit=4))
+    try:
+        idle = episode(env, 2, np.zeros((150, 3), dtype=int))
+        assert len(idle) == 5
+        assert idle[-1][1:4] == (0.0, False, True)
+        assert idle[-1][4] == {"score_reward": 0.0, "win_rate": 0.0}
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("academy_3_vs_2", 0.0), ("academy_corner", -0.1), ("5_vs_5", -0.15), ("academy_4_vs_3", 0.0)]
+)
+def test_lines_are_the_released_ones(name, line):
+    assert known_scenario(name).line == line
+
+
+@built
+@pytest.mark.parametrize(
+    ("settings", "goal", "total"),
+    [
+        ({}, 3, 3),
+        ({"reward_aggregation": "mean"}, 1, 1),
+        ({"rewards": "scoring,checkpoints"}, 3, 6),
+        ({"rewards": "scoring,checkpoints", "reward_aggregation": "mean"}, 1, 2),
+        ({"rewards": "outcome"}, 100, 100),
+        ({"rewards": "outcome", "reward_aggregation": "mean"}, 100, 100),
+    ],
+)
+def test_what_a_goal_pays(settings, goal, total):
+    """Run at the goal and shoot from near: with this seed it goes in. Checkpoints pay as much as the goal again."""
     SHOT = 12
-    env = GRFEnv(GRFSettings(rewards=rewards))
+    env = GRFEnv(GRFSettings(**settings))
     try:
         env.reset(seed=20)
         paid, over = [], False
@@ -144,7 +245,20 @@ def test_a_goal_pays_one_and_the_checkpoints_one_more(rewards, total):
         assert (terminated, truncated) == (True, False)
         assert info == {"score_reward": 1.0, "win_rate": 1.0}
         assert sum(paid) == pytest.approx(total, abs=1e-4)
-        assert paid[-1] >= 1
+        assert paid[-1] >= goal
+    finally:
+        env.close()
+
+
+@built
+@pytest.mark.parametrize("limit", [2, 150])
+def test_cadps_reward_is_for_the_outcome_alone(limit):
+    """The end without a goal costs 1, by the line or by the clock, and nothing else is paid."""
+    env = GRFEnv(GRFSettings(rewards="outcome", line_x=0.6, time_limit=limit))
+    try:
+        play = episode(env, 2, np.full((150, 3), LEFT))
+        assert play[-1][2:4] == (limit > 2, limit == 2)
+        assert [step[1] for step in play] == [0.0] * (len(play) - 1) + [-1.0]
     finally:
         env.close()
 
@@ -196,6 +310,14 @@ def test_without_the_engine(monkeypatch):
         GRFEnv(GRFSettings())
 
 
-def test_impossible_settings():
-    with pytest.raises(UserError, match="time_limit"):
-        GRFSettings(time_limit=0)
+@pytest.mark.parametrize("setting", [{"time_limit": 0}, {"line_x": 1.5}, {"line_x": float("inf")}])
+def test_impossible_settings(setting):
+    with pytest.raises(UserError, match=next(iter(setting))):
+        GRFSettings(**setting)
+
+
+def test_the_old_setting_names_the_new_one():
+    raw = files.load("envs", "grf", env="grf") | {"learner": "q_learner"}
+    raw["env_args"] = raw["env_args"] | {"end_behind_half_line": None}  # as in checkpoints from then
+    with pytest.raises(UserError, match=r"env_args\.end_behind_half_line.*env_args\.end_behind_line"):
+        RunSettings(raw, ExperimentSettings)

@@ -102,6 +102,12 @@ OLD: dict[str, Old] = {
     "wandb_save_model": NO_WANDB,
     "render": Old("evaluate=True save_replay=True draws a team", (False,)),
     "env_args.pretrained_wrapper": Old("an environment is played as it is", (None,)),
+    # Shoal's own.
+    "env_args.end_behind_half_line": Old(
+        "football is the papers' task since: env_args.end_behind_line (ball_or_players, ball, never) says who ends an "
+        "episode, env_args.line_x where; a run from before is another task and cannot go on",
+        (),
+    ),
 }
 """Read only where no component of the run declares a setting of the name."""
 

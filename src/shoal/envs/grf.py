@@ -29,17 +29,17 @@ class Scenario:
 
     Attributes:
         level: the engine's name.
-        n_agents: the controlled players, the last of the engine's list of the left team.
+        n_agents: the controlled players. The last so many of the engine's list of the left team are the attackers.
         n_opponents: the observed opponents, the first of its list of the right team (the keeper is the first).
         limit: longest episode, in steps.
-        end_behind_half_line: whether the episode ends when the ball goes back over the half line.
+        line: x of the line that ball and attackers must not fall back behind; 0 is the half line.
     """
 
     level: str
     n_agents: int
     n_opponents: int
     limit: int = 150
-    end_behind_half_line: bool = True
+    line: float = 0.0
 
 
 SCENARIOS = {
@@ -47,18 +47,21 @@ SCENARIOS = {
     "academy_4_vs_3": Scenario("academy_4_vs_2_with_keeper", 4, 3),
     "academy_counterattack_easy": Scenario("academy_counterattack_easy", 4, 2),
     "academy_counterattack_hard": Scenario("academy_counterattack_hard", 4, 3),
-    "academy_corner": Scenario("academy_corner", 10, 11),
+    "academy_corner": Scenario("academy_corner", 10, 11, line=-0.1),
     "academy_pass_and_shoot_with_keeper": Scenario("academy_pass_and_shoot_with_keeper", 2, 2),
     "academy_run_pass_and_shoot_with_keeper": Scenario("academy_run_pass_and_shoot_with_keeper", 2, 2),
-    "5_vs_5": Scenario("5_vs_5", 4, 5, limit=3000, end_behind_half_line=False),
+    "5_vs_5": Scenario("5_vs_5", 4, 5, limit=300, line=-0.15),
 }
 """By the papers' names. The sizes that follow are theirs: 26 and 34 numbers for the first two (table E.2 of the S2Q
-paper), 30 for academy_counterattack_easy (CADP)."""
+paper), 30 for academy_counterattack_easy (CADP). Limits and lines are those of S2Q's released wrapper."""
 ALIASES = {
     "academy_3_vs_1_with_keeper": "academy_3_vs_2",
     "academy_4_vs_2_with_keeper": "academy_4_vs_3",
     "academy_counterattack": "academy_counterattack_hard",
+    "academy_2_vs_2": "academy_run_pass_and_shoot_with_keeper",
 }
+GOAL, FAILURE = 100.0, -1.0
+"""What rewards=outcome pays: CADP's numbers."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,25 @@ class GRFSettings(Checked):
         "academy_3_vs_2"
     )
     rewards: Annotated[
-        Literal["scoring", "scoring,checkpoints"],
-        "1 for a goal, -1 for one conceded; checkpoints adds 0.1 for each of ten steps of the ball towards the goal",
+        Literal["scoring", "scoring,checkpoints", "outcome"],
+        "the engine's: 1 for a goal, -1 for one conceded; checkpoints adds 0.1 for each of ten steps of the ball "
+        "towards the goal; outcome is CADP's: the team gets 100 for a goal and -1 for any other end",
     ] = "scoring"
+    reward_aggregation: Annotated[
+        Literal["sum", "mean"],
+        "how the players' rewards become the team's; sum, as released with S2Q: with three players a goal pays 3",
+    ] = "sum"
     time_limit: Annotated[
-        int | None, "longest episode, in steps; null: the scenario's own (150, 5_vs_5: 3000)", Range(1)
+        int | None, "longest episode, in steps; null: the scenario's own (150, 5_vs_5: 300)", Range(1)
     ] = None
-    end_behind_half_line: Annotated[
-        bool | None, "end when the ball goes back over the half line; null: in the academy, not in 5_vs_5"
+    end_behind_line: Annotated[
+        Literal["ball_or_players", "ball", "never"], "who ends the episode by falling back behind line_x"
+    ] = "ball_or_players"
+    line_x: Annotated[
+        float | None,
+        "where that line is, from -1 (the own goal) to 1; null: the scenario's own, "
+        "0 (the half line), -0.1 in academy_corner and -0.15 in 5_vs_5",
+        Range(-1, 1),
     ] = None
 
 
@@ -90,15 +104,21 @@ class GRFEnv(gymnasium.Env):
         the opponents' positions minus its own (2K), their velocities (2K),
         the ball's position minus its own (2), the ball's height (1) and velocity (3).
 
-    The state has the same numbers with positions as they are and the team's players in the engine's order: positions
+    The state has the same numbers with positions as they are and the controlled players in the agents' order: positions
     (2N), velocities (2N), opponents' positions (2K) and velocities (2K), ball (3) and its velocity (3). Table E.2 of
     the S2Q paper gives the sizes alone; the order is ours. Of a scenario with more players on the pitch than these, the
     others are not seen.
 
-    The reward is the team's: what the engine pays, averaged over the controlled players. An episode ends when a goal is
-    scored, the ball goes out of play, possession changes, or (``end_behind_half_line``) the ball goes back; it is
-    truncated at the time limit. The last info holds ``score_reward`` (goals for minus goals against) and ``win_rate``
-    (1 where it is positive). All actions are always available. Same seed and actions, same episode.
+    Agent i is whom its action moves: the engine's ``active`` player. Where the left team has more players than agents
+    the engine hands an agent another one, as a game pad's player gets the one who is passed to, the keeper included
+    (docs/football.md says how often); agent i then sees as that player. The released wrappers describe the last N
+    players to the agents, whoever they move.
+
+    The reward is the team's (``rewards``, ``reward_aggregation``). An episode ends when a goal is scored, the ball goes
+    out of play, possession changes, or when the ball or one of the attackers (the last N of the engine's list, moved
+    by an agent or not) is behind the line (``end_behind_line``); it is truncated at the time limit. The last info holds
+    ``score_reward`` (goals for minus goals against) and ``win_rate`` (1 where it is positive). All actions are always
+    available. Same seed and actions, same episode.
 
     Raises:
         UserError: no such scenario, or the engine is not installed.
@@ -119,11 +139,7 @@ class GRFEnv(gymnasium.Env):
         self._settings = settings
         N, K = self._scenario.n_agents, self._scenario.n_opponents
         self.episode_limit = settings.time_limit or self._scenario.limit
-        self._ends_behind = (
-            self._scenario.end_behind_half_line
-            if settings.end_behind_half_line is None
-            else settings.end_behind_half_line
-        )
+        self._line = self._scenario.line if settings.line_x is None else settings.line_x
         size = 4 * N + 4 * K + 6
         self.observation_space = spaces.Dict(
             obs=spaces.Box(-np.inf, np.inf, (N, size), np.float32),
@@ -135,6 +151,7 @@ class GRFEnv(gymnasium.Env):
         self._others = np.array([[j for j in range(N) if j != i] for i in range(N)])  # [N, N-1]
         self._engine: Any = None
         self._raw: dict[str, Any] = {}
+        self._moved = np.arange(N)  # whom each agent moves: index into the engine's list of the left team
         self._steps = 0
 
     @staticmethod
@@ -150,7 +167,7 @@ class GRFEnv(gymnasium.Env):
         return football.create_environment(
             env_name=self._scenario.level,
             representation="raw",
-            rewards=self._settings.rewards,
+            rewards="scoring" if self._settings.rewards == "outcome" else self._settings.rewards,
             number_of_left_players_agent_controls=self._scenario.n_agents,
         )
 
@@ -166,28 +183,48 @@ class GRFEnv(gymnasium.Env):
             config["game_engine_random_seed"] = seed
             # Which team's moves are computed first follows from the first seed only, where it is left to the package.
             config["reverse_team_processing"] = bool(seed % 2)
-        self._raw = self._engine.reset()[0]
+        raw = self._engine.reset()
         self._steps = 0
+        self._moved = np.arange(len(raw[0]["left_team"]))[-self._scenario.n_agents :]
+        self._see(raw)
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One step under ``action`` [N] -> observation, team reward, terminated, truncated, info at the end."""
         raw, rewards, over, _ = self._engine.step([int(a) for a in action])
-        self._raw = raw[0]
+        self._see(raw)
         self._steps += 1
-        terminated = bool(over) or (self._ends_behind and self._raw["ball"][0] < 0)
+        terminated = bool(over) or self._fell_back()
         truncated = not terminated and self._steps >= self.episode_limit
         info: dict[str, Any] = {}
         if terminated or truncated:
             goals = self._raw["score"]
             difference = float(goals[0] - goals[1])
             info = {"score_reward": difference, "win_rate": float(difference > 0)}
-        return self._observation(), float(np.mean(rewards)), terminated, truncated, info
+        return self._observation(), self._reward(rewards, terminated or truncated), terminated, truncated, info
+
+    def _see(self, raw: list[dict[str, Any]]) -> None:
+        """Take over what the engine shows each agent; one that moves nobody for now (-1) keeps the player it had."""
+        self._raw = raw[0]
+        active = np.array([one["active"] for one in raw])
+        self._moved = np.where(active < 0, self._moved, active)
+
+    def _fell_back(self) -> bool:
+        who = self._settings.end_behind_line
+        behind = [self._raw["ball"][0]] if who != "never" else []
+        if who == "ball_or_players":
+            behind.extend(self._raw["left_team"][-self._scenario.n_agents :, 0])
+        return any(x < self._line for x in behind)
+
+    def _reward(self, rewards: Any, over: bool) -> float:
+        if self._settings.rewards == "outcome":
+            return GOAL if np.sum(rewards) > 0 else FAILURE * over
+        return float(np.sum(rewards) if self._settings.reward_aggregation == "sum" else np.mean(rewards))
 
     def _observation(self) -> dict[str, np.ndarray]:
         N, K = self._scenario.n_agents, self._scenario.n_opponents
         raw = self._raw
-        mine, my_moves = raw["left_team"][-N:], raw["left_team_direction"][-N:]  # [N, 2]
+        mine, my_moves = raw["left_team"][self._moved], raw["left_team_direction"][self._moved]  # [N, 2]
         theirs, their_moves = raw["right_team"][:K], raw["right_team_direction"][:K]  # [K, 2]
         ball, ball_moves = raw["ball"], raw["ball_direction"]  # [3]
         others = self._others  # [N, N-1]
@@ -214,7 +251,7 @@ class GRFEnv(gymnasium.Env):
         return {"obs": obs, "state": state, "avail_actions": np.ones((N, N_ACTIONS), dtype=np.int8)}
 
     def render(self) -> np.ndarray:
-        """The pitch from above, ours blue, theirs red, the ball white: uint8 ``[300, 600, 3]``. Needs no screen."""
+        """The pitch from above, ours blue (moved by an agent: white rim), theirs red: uint8 ``[300, 600, 3]``."""
         from PIL import Image, ImageDraw
 
         image = Image.new("RGB", (600, 300), "#2d6a35")
@@ -227,11 +264,10 @@ class GRFEnv(gymnasium.Env):
         draw.line((*spot(0, -0.42), *spot(0, 0.42)), fill="white")
         for x in (-1, 1):
             draw.line((*spot(x, -0.044), *spot(x, 0.044)), fill="yellow", width=5)
-        played = range(len(self._raw["left_team"]))[-self._scenario.n_agents :]
         for key, colour in (("left_team", "#3b6fe0"), ("right_team", "#d33a2c")):
             for i, (x, y) in enumerate(self._raw[key]):
                 u, v = spot(x, y)
-                outline = "white" if key == "left_team" and i in played else "black"
+                outline = "white" if key == "left_team" and i in self._moved else "black"
                 draw.ellipse((u - 6, v - 6, u + 6, v + 6), fill=colour, outline=outline)
         x, y, height = self._raw["ball"]
         u, v = spot(x, y)
