@@ -63,7 +63,10 @@ def experiment(tmp_path):
         one.close()
 
 
-@pytest.mark.parametrize("parts", [S2Q, QMIX])
+NORMALISED = {"normalise_inputs": True, "standardise_rewards": True, "standardise_returns": True}
+
+
+@pytest.mark.parametrize("parts", [S2Q, QMIX, QMIX | NORMALISED])
 def test_how_often_one_tests_does_not_change_what_is_learnt(experiment, parts):
     often, seldom = experiment(**parts, test_interval=5), experiment(**parts, test_interval=1000)
     weights = []

@@ -14,6 +14,7 @@ from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
+from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
 from shoal.modules.layers.moments import Normaliser
 from shoal.utils.console import Console
@@ -113,6 +114,19 @@ def test_acting_and_training_read_the_same_inputs(make_learner: MakeLearner, mak
         values, hidden = learner.controller.step(batch[:, t].select("obs"), state)
         torch.testing.assert_close(values[0], whole[:, t], rtol=1e-4, atol=1e-5)
         state = learner.controller._acted(batch["actions"][:, t], hidden)[1]
+
+
+def test_the_best_policy_plays_with_the_moments_of_its_time(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+    learner, best, batch = make_learner(**ALGORITHMS["s2q"], normalise_inputs=True), BestPolicy(), make_batch()
+    learner.observe(batch)
+    then = learner.controller.inputs.normaliser.mean.clone()
+    best.offer([1.0], learner.controller, 10)
+    learner.observe(rescaled(batch, 1.0, 100.0))
+    now = learner.controller.inputs.normaliser.mean.clone()
+    with best.in_place_of(learner.controller):
+        assert torch.equal(learner.controller.for_execution().inputs.normaliser.mean, then)
+    assert torch.equal(learner.controller.for_execution().inputs.normaliser.mean, now)
+    assert not torch.equal(then, now)
 
 
 def test_without_these_settings_nothing_is_kept(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
