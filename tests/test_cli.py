@@ -564,7 +564,7 @@ def test_a_mongodb_that_is_down_costs_no_record(cli, monkeypatch):
     result = cli("-m", f"127.0.0.1:{port}:shoal", *GAME, *QUICK)
     assert result.status == 0
     assert "does not answer" in result.err
-    assert "when the server is there: python src/main.py sync results/sacred/1" in result.err
+    assert f"when the server is there: python src/main.py sync {Path('results/sacred/1').absolute()}" in result.err
     assert read_json(Path("results/sacred/1/run.json"))["status"] == "COMPLETED"
     assert "test_return_mean" in read_json(Path("results/sacred/1/metrics.json"))
 

@@ -356,7 +356,7 @@ def _report(
     for key, value in sorted(result.items()):
         _say(f"{key:<34}{value:.4g}")
     if run_dir is not None:
-        _say(f"record       {run_dir}")
+        _say(f"record       {_from_here(run_dir)}")
         if not s.evaluate:
             from shoal.analysis.curves import draw_run  # matplotlib takes a second to import
 
@@ -367,7 +367,7 @@ def _report(
                 _say(f"warning: no curve was drawn ({error})")
             if picture is not None:
                 run.add_artifact(str(picture))
-                _say(f"curve        {picture}")
+                _say(f"curve        {_from_here(picture)}")
     if s.save_model and not s.evaluate:
         _say(f"checkpoints  {model_dir} (that of the best test: {checkpoints.BEST})")
     return result.get(metric_names.judge(result))
@@ -377,6 +377,11 @@ def _say(line: str) -> None:
     """Print, unless nothing can be printed any more (a full disk, a closed terminal): what was done is done."""
     with contextlib.suppress(OSError):
         print(line)
+
+
+def _from_here(path: Path) -> Path:
+    """A path as a person would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _run_dir(observers: Sequence[RunObserver]) -> Path | None:

@@ -1,5 +1,6 @@
 """Environments of users through every door: their mistakes are one sentence each, and their random draws are theirs."""
 
+import os
 import random
 import re
 
@@ -266,6 +267,34 @@ def test_samples_of_spaces_and_of_torch_follow_from_the_seed_too():
         episodes.append(play(env, 3))
     assert same(*episodes)
     assert not same(episodes[0], play(env, 4))
+
+
+# ------------------------------------------------------------------------------------------------------- folder
+
+
+class Wanderer(Native):
+    """Goes to another folder, and looks for it there."""
+
+    def reset(self, *, seed=None, options=None):
+        os.chdir(self.elsewhere)
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        assert os.getcwd() == self.elsewhere
+        return super().step(action)
+
+
+def test_an_environment_that_changes_its_folder_changes_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(Wanderer, "elsewhere", str(tmp_path / "elsewhere"), raising=False)
+    env = in_process(Wanderer, NativeSettings())
+    play(env)
+    assert os.getcwd() == str(tmp_path)
+    play(env)
+    (tmp_path / "elsewhere").rmdir()  # one that is gone is no reason to stop
+    env.close()
+    assert os.getcwd() == str(tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------- drawing

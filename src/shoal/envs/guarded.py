@@ -1,9 +1,10 @@
-"""An environment as runners hold it, whoever wrote it: random streams of its own, and every value checked."""
+"""An environment as runners hold it, whoever wrote it: streams and a folder of its own, and every value checked."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -26,15 +27,44 @@ def guarded(env_class: Callable[[Any], gymnasium.Env], settings: Any, seed: int 
     Raises:
         UserError: it is no team environment that a runner can play.
     """
-    streams = PrivateRandomness()
+    streams, folder = PrivateRandomness(), PrivateFolder()
     streams.seed(seed)
-    with streams.entered():
+    with streams.entered(), folder.entered():
         env = env_class(settings)
-    return GuardedEnv(env, streams)
+    return GuardedEnv(env, streams, folder)
+
+
+class PrivateFolder:
+    """The working directory, as one environment sees it: one that changes it moves nobody else's relative paths."""
+
+    def __init__(self) -> None:
+        self._own = _working_directory()
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be in the environment's directory for a while."""
+        outside = _working_directory()
+        if self._own is not None and self._own != outside:
+            with contextlib.suppress(FileNotFoundError):  # it was deleted in the meantime
+                os.chdir(self._own)
+        try:
+            yield
+        finally:
+            self._own = _working_directory()
+            if outside is not None and self._own != outside:
+                os.chdir(outside)
+
+
+def _working_directory() -> str | None:
+    """None if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
 
 
 class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Plays `env` in random streams of its own and holds it to the spaces that it declares.
+    """Plays `env` in random streams and a working directory of its own and holds it to the spaces that it declares.
 
     An environment that needs no streams says so by an attribute `own_randomness = True`: it draws from nothing global,
     or keeps that to itself, as the adapters do.
@@ -43,7 +73,7 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         UserError: it is no team environment; later, whatever does not fit its spaces or cannot be read.
     """
 
-    def __init__(self, env: gymnasium.Env, streams: PrivateRandomness) -> None:
+    def __init__(self, env: gymnasium.Env, streams: PrivateRandomness, folder: PrivateFolder) -> None:
         self._where = f"the environment {type(getattr(env, 'unwrapped', env)).__name__}"
         if not isinstance(env, gymnasium.Env):
             raise UserError(
@@ -51,6 +81,7 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 "pymarl adapter."
             )
         super().__init__(env)
+        self._folder = folder
         self._streams = None if getattr(env.unwrapped, "own_randomness", False) else streams
         for name in ("observation_space", "action_space", "episode_limit"):
             if not env.has_wrapper_attr(name):
@@ -65,8 +96,11 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         space = env.observation_space
         self._parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
 
-    def _in_streams(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._streams is None else self._streams.entered()
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        """In the environment's streams and folder."""
+        with self._folder.entered(), self._streams.entered() if self._streams else contextlib.nullcontext():
+            yield
 
     def _checked(self, observation: Any, last: bool = False) -> Any:
         """The observation, if it fits. With `last`, of an ended task: nobody acts any more."""
@@ -91,14 +125,14 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._streams is not None and seed is not None:
             self._streams.seed(seed)
             seed_spaces(seed, self.env.observation_space, self.env.action_space)
-        with self._in_streams():
+        with self._inside():
             result = self.env.reset(seed=seed, options=options)
         observation, info = returned(result, ("observation", "info"), self._where, "reset")
         return self._checked(observation), read_info(info, self._where, "reset")
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the team -> observation, team reward, terminated, truncated, info."""
-        with self._in_streams():
+        with self._inside():
             result = self.env.step(action)
         names = ("observation", "reward", "terminated", "truncated", "info")
         observation, reward, done, cut, info = returned(result, names, self._where, "step")
@@ -114,7 +148,7 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def ask(self, name: str) -> Any:
         """What a method of the environment returns, such as `render`."""
-        with self._in_streams():
+        with self._inside():
             return self.env.get_wrapper_attr(name)()
 
     def render(self) -> Any:
@@ -123,5 +157,5 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def close(self) -> None:
         """Close the environment."""
-        with self._in_streams():
+        with self._inside():
             self.env.close()

@@ -270,7 +270,8 @@ def file_observer(folder: Path | str) -> RunFolder:
             f"cannot record runs in {folder} ({error.strerror or error}): "
             "choose a folder that you can write to, or free some space"
         ) from error
-    return RunFolder(folder)
+    # Absolute: heartbeats come while an environment may be in a folder of its own.
+    return RunFolder(folder.absolute())
 
 
 class RunFolder(FileStorageObserver):
