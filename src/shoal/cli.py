@@ -298,7 +298,11 @@ def _run_in(
     s: ExperimentSettings = settings.of(ExperimentSettings)
     run.info["git"] = recording.git_commit(Path(__file__).parent)
     if s.resume and content is not None:
-        run.info["resumed"] = {"t_env": content["progress"]["t_env"], "record": content.get("record", "")}
+        run.info["resumed"] = {
+            "t_env": content["progress"]["t_env"],
+            "record": content.get("record", ""),
+            "start": checkpoints.count_start(model_dir),
+        }
     run_dir = _run_dir(run.observers)
     if run_dir is not None:
         settings_file = run_dir / SETTINGS_FILE

@@ -158,6 +158,99 @@ def test_two_starts_from_one_checkpoint_are_joined_in_the_order_of_time(tmp_path
     assert whole.status == "COMPLETED"
 
 
+def start(folder, number, steps, day, *, at=None, of="", status="INTERRUPTED", told=True):
+    """The record of a run's start ``number``, from the checkpoint at ``at`` that the record ``of`` wrote.
+
+    Its values are its number. Without ``told``, as before records said what they go on from.
+    """
+    path = record(
+        folder / str(number),
+        {"loss_td": (steps, [number] * len(steps))},
+        status,
+        "m",
+        datetime(2026, 1, day),
+        test_interval=50,
+        runner_log_interval=10,
+    )
+    entry = json.loads((path / "run.json").read_text()) | {"meta": {"uid": f"u{number}"}}
+    (path / "run.json").write_text(json.dumps(entry))
+    info = {"model_dir": "m"}
+    if at is not None and told:
+        info["resumed"] = {"t_env": at, "record": of, "start": number}
+    (path / "info.json").write_text(json.dumps(info))
+    return path
+
+
+def joined_loss(folders):
+    (whole,) = read_runs(folders)
+    steps, values = whole.metrics["loss_td"]
+    return dict(zip(steps.tolist(), values.tolist(), strict=True)), whole
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_clock_that_went_back_reorders_nothing(tmp_path, told):
+    folders = [
+        start(tmp_path, 0, [0, 100, 200, 300], day=20),
+        start(tmp_path, 1, [210, 300, 400, 500], day=2, at=200, of="u0", told=told),
+        start(tmp_path, 2, [410, 500, 600], day=1, at=400, of="u1", status="COMPLETED", told=told),
+    ]
+    for order in (folders, folders[::-1]):
+        points, whole = joined_loss(order)
+        assert points == {0: 0, 100: 0, 200: 0, 210: 1, 300: 1, 400: 1, 410: 2, 500: 2, 600: 2}
+        assert (whole.id, whole.status) == ("0+1+2", "COMPLETED")
+        clock = whole.clock["loss_td"]
+        assert (np.diff(clock) >= 0).all()
+
+
+def test_of_two_starts_from_one_checkpoint_the_later_one_counts_whatever_the_clock_says(tmp_path):
+    folders = [
+        start(tmp_path, 0, [0, 100, 200], day=5),
+        start(tmp_path, 1, [110, 200, 250], day=9, at=100, of="u0"),
+        start(tmp_path, 2, [120, 300], day=7, at=100, of="u0"),
+    ]
+    points, whole = joined_loss(folders)
+    assert points == {0: 0, 100: 0, 120: 2, 300: 2}
+    assert whole.id == "0+1+2"
+
+
+def test_a_start_goes_on_from_the_record_that_wrote_its_checkpoint(tmp_path):
+    """Start 2 went back to step 100 and was given up: start 3 goes on from what start 1 had saved."""
+    folders = [
+        start(tmp_path, 0, [0, 100, 200], day=1),
+        start(tmp_path, 1, [200, 300, 400], day=2, at=200, of="u0"),
+        start(tmp_path, 2, [150, 250], day=3, at=100, of="u0"),
+        start(tmp_path, 3, [450, 500], day=4, at=400, of="u1"),
+    ]
+    points, _ = joined_loss(folders)
+    assert points == {0: 0, 100: 0, 200: 1, 300: 1, 400: 1, 450: 3, 500: 3}
+
+
+def test_old_records_and_new_ones_of_one_run(tmp_path):
+    folders = [
+        start(tmp_path, 0, [0, 100, 200], day=3),
+        start(tmp_path, 1, [210, 300], day=4, at=200, told=False),
+        start(tmp_path, 2, [310, 400], day=1, at=300),  # the checkpoint of a version that did not mark it
+    ]
+    points, _ = joined_loss(folders)
+    assert points == {0: 0, 100: 0, 200: 0, 210: 1, 300: 1, 310: 2, 400: 2}
+
+
+def test_a_damaged_record_costs_its_run_alone(tmp_path, capsys):
+    run = [start(tmp_path / "a", k, steps, day=k + 1, at=at) for k, steps, at in ((0, [0, 100], None), (1, [110], 100))]
+    others = [record(tmp_path / "b" / str(k), {"loss_td": ([0, 100], [k, k])}) for k in (1, 2)]
+    text = (run[1] / "metrics.json").read_text()
+    (run[1] / "metrics.json").write_text(text[: len(text) // 2])
+    assert [one.folder for one in read_runs([*run, *others])] == others
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: {run[1]} is not a recorded run")
+    assert told.endswith("It is left out, and so are the other records of its run (0).\n")
+    (others[0] / "config.json").write_text("[]")
+    assert [one.folder for one in read_runs(others)] == others[1:]
+    for alone in ([run[1]], [others[0]], run):
+        with pytest.raises(UserError, match="is not a recorded run"):
+            read_runs(alone)
+
+
 def test_what_is_no_number_leaves_a_gap(tmp_path):
     folder = record(tmp_path / "1", {"loss_td": ([0, 1, 2], [0.5, None, {"py/object": "torch.Tensor"}])})
     values = read_run(folder).metrics["loss_td"][1]

@@ -8,6 +8,7 @@ import pytest
 
 from analysis.record import record
 from runners.launch import in_process
+from shoal.analysis.__main__ import main
 from shoal.analysis.sources import gather, runs_in
 from shoal.utils import mongo
 from shoal.utils.errors import UserError
@@ -119,3 +120,13 @@ def test_a_run_in_files_and_in_a_database_is_one_run_and_the_same(shared_mongo, 
         np.testing.assert_array_equal(entry.metrics[name][1], values)
         np.testing.assert_allclose(entry.clock[name], file.clock[name], atol=0.01)  # BSON's dates have milliseconds
     assert [run.folder for run in gather([str(tmp_path / "results"), target])] == [file.folder]
+
+
+def test_a_damaged_run_among_many_is_left_out_and_the_report_stands(results, tmp_path, capsys):
+    (results / "sacred" / "2" / "metrics.json").write_text('{"test_return_mean": {"steps": [0, ')
+    assert main(["report", str(results), "--out", str(tmp_path / "report.html")]) == 0
+    assert (tmp_path / "report.html").is_file()
+    told = capsys.readouterr().err
+    assert f"warning: {results / 'sacred' / '2'} is not a recorded run" in told
+    assert main(["report", str(results / "sacred" / "2"), "--out", str(tmp_path / "one.html")]) == 1
+    assert "error: " in capsys.readouterr().err

@@ -94,6 +94,7 @@ def finish(job, values, metric="test_return_mean"):
     path = job.folder.path / "sacred" / "1"
     path.mkdir(parents=True)
     (path / "run.json").write_text("{}")
+    (path / "config.json").write_text("{}")
     (path / "metrics.json").write_text(json.dumps({metric: series(values)}))
     job.record, job.state = path, "finished"
 
@@ -125,6 +126,27 @@ def test_the_win_rate_counts_where_there_is_one_unless_another_metric_is_named(t
             content["test_return_mean"] = series([10.0])
             (job.record / "metrics.json").write_text(json.dumps(content))
         assert trials.search.value_of(jobs) == value
+
+
+def record_more(job, metric, values):
+    content = json.loads((job.record / "metrics.json").read_text()) | {metric: series(values)}
+    (job.record / "metrics.json").write_text(json.dumps(content))
+
+
+def test_all_trials_of_a_search_are_judged_by_one_metric(tmp_path):
+    """Also where an environment tells of wins alone: a trial that never won is worth 0, not its return."""
+    for first_wins in (True, False):
+        folder = tmp_path / str(first_wins)
+        folder.mkdir()
+        trials = Trials(folder, "last=2")
+        for wins in (first_wins, not first_wins):
+            for job in trials.search.more():
+                finish(job, [5.0, 6.0, 7.0, 8.0])
+                if wins:
+                    record_more(job, "test_win_rate", [0.5])  # in the last test, for the first time
+            trials.search.settle()
+        values = {number: value for number, value, _ in trials.search.best()}
+        assert values == ({0: 0.25, 1: 0.0} if first_wins else {0: 7.5, 1: 7.5})
 
 
 def test_a_trial_that_failed_or_tested_nothing_counts_as_failed(tmp_path):

@@ -209,3 +209,10 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path):
     saved(first, 10)
     checkpoints.give_back(first)
     assert (first.exists(), second.exists()) == (True, False)
+
+
+def test_starts_are_counted_where_something_can_be_written(tmp_path):
+    assert [checkpoints.count_start(tmp_path) for _ in range(3)] == [1, 2, 3]
+    assert checkpoints.count_start(tmp_path / "missing") is None
+    (tmp_path / checkpoints.STARTS_FILE).write_text("")
+    assert checkpoints.count_start(tmp_path) is None

@@ -2,8 +2,9 @@
 
 import json
 import math
+import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,6 +53,10 @@ class RecordedRun:
     parts: tuple[Part, ...] = ()
     resumed_at: int | None = None
     """The environment step of the checkpoint that it went on from; what came up to there is in earlier records."""
+    resumed_from: str = ""
+    """The mark (``Part.uid``) of the record whose run wrote that checkpoint."""
+    start: int | None = None
+    """How many starts from that folder of checkpoints this one makes; None of the first, and of old records."""
     commit: str = ""
     host: str = ""
 
@@ -97,6 +102,8 @@ def read_run(folder: Path) -> RecordedRun:
                 f"{folder} is not a recorded run (config.json and metrics.json of sacred): no metrics.json."
             )
         recorded = read_series(folder)
+        if not isinstance(config, dict):
+            raise ValueError("config.json does not hold settings by name")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a recorded run (config.json and metrics.json of sacred): {error}.") from error
     return make_run(folder, config, recorded, entry, _json(folder / "info.json"))
@@ -115,6 +122,7 @@ def make_run(
         info: ``model_dir`` and ``git``.
     """
     started = _moment(entry.get("start_time"))
+    resumed = info.get("resumed") or {}
     metrics, clock = {}, {}
     for name, recorded in series.items():
         values = [number(value) for value in recorded["values"]]
@@ -127,7 +135,9 @@ def make_run(
         str(info.get("model_dir", "")),
         clock,
         (_part(folder.name, started, entry),),
-        (info.get("resumed") or {}).get("t_env"),
+        resumed.get("t_env"),
+        str(resumed.get("record", "")),
+        resumed.get("start"),
         str((info.get("git") or {}).get("commit", ""))[:7],
         str((entry.get("host") or {}).get("hostname", "")),
     )
@@ -166,37 +176,68 @@ def _seconds(start: datetime | None, end: datetime | None) -> float:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_runs(folders: list[Path]) -> list[RecordedRun]:
     """Read runs, those that were resumed as one.
 
     Raises:
-        UserError: a folder holds no readable record.
+        UserError: no folder holds a readable record.
     """
-    return joined([read_run(folder) for folder in folders])
+    return joined(read_records(folders))
+
+
+def read_records(folders: Sequence[Path]) -> list[RecordedRun]:
+    """Read records. Of several, one that is damaged is left out, with all of the run that it is a part of, and named.
+
+    Raises:
+        UserError: none can be read.
+    """
+    read: list[RecordedRun] = []
+    damaged: dict[tuple[Path, str], UserError] = {}
+    for folder in folders:
+        try:
+            read.append(read_run(folder))
+        except UserError as error:
+            damaged[_run_of(folder, str(_json(folder / "info.json").get("model_dir", "")))] = error
+    whole = [run for run in read if run.config.get("evaluate") or _run_of(run.folder, run.model_dir) not in damaged]
+    if damaged and not whole:
+        raise next(iter(damaged.values()))
+    for key, reason in damaged.items():
+        others = [run.folder.name for run in read if run not in whole and _run_of(run.folder, run.model_dir) == key]
+        also = f", and so are the other records of its run ({', '.join(others)})" if others else ""
+        print(f"warning: {str(reason).rstrip('.')}. It is left out{also}.", file=sys.stderr)
+    return whole
+
+
+def _run_of(folder: Path, model_dir: str) -> tuple[Path, str]:
+    """What the records of one run have in common: where they are, and the name of their folder of checkpoints.
+
+    The name alone: a run may be resumed by another path than it was begun with.
+    """
+    return (folder.resolve().parent, Path(model_dir).name) if model_dir else (folder.resolve(), "")
 
 
 def joined(runs: list[RecordedRun]) -> list[RecordedRun]:
     """The runs, with the records of one that was stopped and resumed put together.
 
     After the step of the checkpoint that the later record goes on from, it alone counts: what the stopped run did after
-    that was done again. So was a test at that very step that had not come to its end.
+    that was done again. So was a test at that very step that had not come to its end. Of two starts from one checkpoint
+    the later one counts. Which start resumed which is what the records say of it (``in_order``), not their clocks.
     """
     whole: dict[tuple[Path, str], list[RecordedRun]] = defaultdict(list)
-    for k, run in enumerate(runs):
-        alone = not run.model_dir or run.config.get("evaluate")
-        # The folder's name: a run may be resumed by another path than it was begun with.
-        whole[run.folder.resolve().parent, str(k) if alone else Path(run.model_dir).name].append(run)
+    for run in runs:
+        whole[_run_of(run.folder, "" if run.config.get("evaluate") else run.model_dir)].append(run)
     return [_join(records) for records in whole.values()]
 
 
 def _join(records: list[RecordedRun]) -> RecordedRun:
-    # In the order of time: two starts from one checkpoint may log their first value at any of the next steps.
-    first, *later = sorted(records, key=lambda record: (record.parts[0].started or datetime.min, _begin(record)))
+    ordered = in_order(records)
+    first, *later = _line(ordered)
     metrics, clock = dict(first.metrics), dict(first.clock)
     nothing = np.empty(0)
     for record in later:
@@ -209,8 +250,44 @@ def _join(records: list[RecordedRun]) -> RecordedRun:
             new_steps, new = record.metrics.get(name, (nothing, nothing))
             metrics[name] = np.concatenate([old_steps[rows], new_steps]), np.concatenate([old[rows], new])
             clock[name] = np.concatenate([clock.get(name, nothing)[rows], record.clock.get(name, nothing) + spent])
-    parts = sorted((part for record in records for part in record.parts), key=lambda p: p.started or datetime.min)
-    return replace(first, metrics=metrics, clock=clock, parts=tuple(parts))
+    parts = tuple(part for record in ordered for part in record.parts)
+    return replace(first, metrics=metrics, clock=clock, parts=parts)
+
+
+def in_order(records: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """The records of one run in the order of its starts.
+
+    Each start counts how many there were before (``start``), so that a clock which went back changes nothing. Old
+    records do not say it: they stand in the order of time, or where that cannot be, in the order of their first steps.
+    """
+    old = sorted((r for r in records if r.start is None), key=lambda r: (r.parts[0].started or datetime.min, _begin(r)))
+    if not _is_possible(old):
+        old.sort(key=_begin)
+    return old + sorted((r for r in records if r.start is not None), key=lambda r: r.start or 0)
+
+
+def _is_possible(records: Sequence[RecordedRun]) -> bool:
+    """Whether each record goes on from a step that an earlier one has come to."""
+    reached = min(map(_begin, records), default=0.0)
+    for record in records:
+        # The first value may come as much as an interval behind the checkpoint.
+        intervals = [int(record.config.get(key, 0)) for key in ("test_interval", "runner_log_interval")]
+        if _begin(record) > reached + max(intervals):
+            return False
+        reached = max([reached, *(float(steps[-1]) for steps, _ in record.metrics.values() if len(steps))])
+    return True
+
+
+def _line(ordered: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """The last record and those that it goes on from, the first one first. Nothing goes on from the others."""
+    at = len(ordered) - 1
+    line = [ordered[at]]
+    while at > 0:
+        marks = [record.parts[0].uid for record in ordered[:at]]
+        parent = line[0].resumed_from
+        at = marks.index(parent) if parent and parent in marks else at - 1
+        line.insert(0, ordered[at])
+    return line
 
 
 def _begin(record: RecordedRun) -> float:

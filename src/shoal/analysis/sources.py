@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shoal.analysis.records import RecordedRun, joined, make_run, read_run
+from shoal.analysis.records import RecordedRun, joined, make_run, read_records
 from shoal.utils import mongo
 from shoal.utils.errors import UserError
 
@@ -26,7 +26,10 @@ def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRu
     Raises:
         UserError: a source does not exist or cannot be read, or no run is left.
     """
-    runs = joined(_once([run for source in sources for run in _read(source)]))
+    found = [one for source in sources for one in _find(source)]
+    read = {run.folder: run for run in read_records([one for one in found if isinstance(one, Path)])}
+    records = [read.get(one) if isinstance(one, Path) else one for one in found]
+    runs = joined(_once([record for record in records if record is not None]))
     if not runs:
         raise UserError(f"No recorded run in {', '.join(sources)}: give a folder such as results/sacred.")
     for condition in where:
@@ -60,10 +63,11 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "env_args"} | nested
 
 
-def _read(source: str) -> list[RecordedRun]:
+def _find(source: str) -> Sequence[Path | RecordedRun]:
+    """Folders of records, or the runs of a database."""
     path = Path(source)
     if path.is_dir():
-        return _read_folder(path)
+        return _folders_in(path)
     if source == "mongo":
         if not os.environ.get(MONGO_VARIABLE):
             raise UserError(f"'mongo' stands for the address in {MONGO_VARIABLE}, which is not set.")
@@ -73,13 +77,13 @@ def _read(source: str) -> list[RecordedRun]:
     raise UserError(f"There is no folder {source}: give recorded runs, a folder of them, or a MongoDB's HOST:PORT:DB.")
 
 
-def _read_folder(folder: Path) -> list[RecordedRun]:
+def _folders_in(folder: Path) -> list[Path]:
     if (folder / "config.json").exists():
-        return [read_run(folder)]
+        return [folder]
     if (folder / "sacred").is_dir():
         folder = folder / "sacred"
     found = [path.parent for path in folder.glob("*/config.json")]
-    return [read_run(run) for run in sorted(found, key=lambda path: _natural(path.name))]
+    return sorted(found, key=lambda path: _natural(path.name))
 
 
 def _natural(name: str) -> tuple[int, str]:

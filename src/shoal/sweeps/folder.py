@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from shoal.analysis.records import number
+from shoal.analysis.records import RecordedRun, in_order, joined, number, read_run
 from shoal.sweeps.plan import PlannedRun
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
@@ -67,10 +67,20 @@ class RunFolder:
 
     def chain(self, record: Path) -> list[Path]:
         """The records that make up the run which ended in ``record``: those of the starts that it goes on from."""
+        return [run.folder for run in self._starts(record)] or [record]
+
+    def _starts(self, record: Path) -> list[RecordedRun]:
+        """The starts up to the one that ended in ``record``, without those whose record is damaged."""
         models = _models_of(record)
-        records = self.records()
-        earlier = records[: records.index(record)]
-        return [*(one for one in earlier if models and _models_of(one) == models), record]
+        same = [one for one in self.records() if one == record or (models and _models_of(one) == models)]
+        ordered = in_order([run for one in same if (run := _read(one)) is not None])
+        folders = [run.folder for run in ordered]
+        return ordered[: folders.index(record) + 1] if record in folders else []
+
+    def whole(self, record: Path) -> RecordedRun | None:
+        """The run that ended in ``record``, its starts put together; None where that record cannot be read."""
+        starts = self._starts(record)
+        return joined(starts)[0] if starts else None
 
     def to_go_on_with(self) -> Path | None:
         """The folder of checkpoints that is furthest; None where there is none."""
@@ -95,13 +105,8 @@ class RunFolder:
 
     def series(self, record: Path, metric: str) -> list[float]:
         """All values of a metric, in the order of their steps, over the starts that ``record`` goes on from."""
-        values: dict[int, float] = {}
-        for one in self.chain(record):
-            recorded = _metrics(one).get(metric, {"steps": [], "values": []})
-            start = recorded["steps"][0] if recorded["steps"] else 0
-            values = {step: value for step, value in values.items() if step < start or not recorded["steps"]}
-            values |= {step: number(v) for step, v in zip(recorded["steps"], recorded["values"], strict=True)}
-        return [values[step] for step in sorted(values)]
+        run = self.whole(record)
+        return [] if run is None or metric not in run.metrics else run.metrics[metric][1].tolist()
 
     def last_words(self) -> str:
         """The last line that the run printed; of a traceback, what was raised."""
@@ -117,6 +122,13 @@ class RunFolder:
 def _models_of(record: Path) -> str:
     """The name of a record's folder of checkpoints; a sweep may be continued by another path."""
     return Path(_read_json(record / "info.json").get("model_dir", "")).name
+
+
+def _read(record: Path) -> RecordedRun | None:
+    try:
+        return read_run(record)
+    except UserError:
+        return None
 
 
 def _metrics(record: Path) -> Series:

@@ -17,7 +17,6 @@ from shoal.utils.errors import UserError
 
 STUDY_FILE, BEST_FILE = "study.log", "best.yaml"
 _STUDY, _JUDGE = "search", "judged_by"
-_JUDGES = [metric_names.metric_of(key, metric_names.TEST) for key in (*metric_names.WIN_RATES, metric_names.RETURN)]
 _SHOWN = 5
 
 
@@ -188,42 +187,44 @@ class Search:
                 lines.append(f"trial {number} failed: {given}")
             else:
                 self.study.tell(number, value)
-                lines.append(
-                    f"trial {number}: {self.metric_of(jobs)} {value:.4g} with {given}; "
-                    f"best so far {self.study.best_value:.4g}"
-                )
+                metric = self._s.metric or self.study.user_attrs[_JUDGE]
+                best = self.study.best_value
+                lines.append(f"trial {number}: {metric} {value:.4g} with {given}; best so far {best:.4g}")
         return lines
 
     def value_of(self, jobs: Sequence[Job]) -> float:
         """The mean over a trial's runs of the mean of their last tests; NaN where one has none."""
-        metric = self.metric_of(jobs)
+        recorded = [self._recorded(job) for job in jobs]
+        metric = self._metric_of(recorded)
         means = []
-        for job in jobs:
-            tests = self._tests(job, metric)
+        for metrics in recorded:
+            tests = metrics.get(metric, [])
             if metric_names.is_win_rate(metric):  # recorded from the first win on
-                played = len(self._tests(job, metric_names.return_beside(metric)))
+                played = len(metrics.get(metric_names.return_beside(metric), []))
                 tests = [0.0] * (played - len(tests)) + tests
             tests = tests[-self._s.last :]
             means.append(sum(tests) / len(tests) if tests else math.nan)
         return sum(means) / len(means) if means else math.nan
 
-    def metric_of(self, jobs: Sequence[Job]) -> str:
+    def _metric_of(self, recorded: Sequence[Mapping[str, Any]]) -> str:
         """What all trials are judged by: as asked, or the judge of the first trial with a test (``metric_names``).
 
         It stays, whatever later trials record: a return and a win rate do not compare.
         """
         metric: str = self._s.metric or self.study.user_attrs.get(_JUDGE, "")
         if not metric:
-            tested = [name for name in _JUDGES if any(self._tests(job, name) for job in jobs)]
-            if not tested:
-                return metric_names.TEST_RETURN
-            metric = metric_names.judge(tested)
+            metric = metric_names.judge({name for metrics in recorded for name in metrics})
+            if not any(metric in metrics for metrics in recorded):
+                return metric
             self.study.set_user_attr(_JUDGE, metric)
         return metric
 
-    def _tests(self, job: Job, metric: str) -> list[float]:
+    def _recorded(self, job: Job) -> dict[str, list[float]]:
+        """All values of each metric, over the starts of the job's run."""
         assert job.record is not None
-        return job.folder.series(job.record, metric)
+        run = job.folder.whole(job.record)
+        curves = {} if run is None else run.metrics
+        return {name: values.tolist() for name, (_, values) in curves.items() if len(values)}
 
     def best(self) -> list[tuple[int, float, dict[str, Any]]]:
         """The best trials: number, value and settings, the best first."""

@@ -15,6 +15,7 @@ import torch
 from shoal.utils.errors import UserError
 from shoal.utils.finite import require_finite
 from shoal.utils.lock import held, owner_of
+from shoal.utils.series import replace_file
 
 FORMAT = 1
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -24,6 +25,8 @@ BEST = f"best{SUFFIX}"
 """The checkpoint of the best test so far, beside those named after their step."""
 LOCK_FILE = "lock"
 """Held by the process that writes into a folder of checkpoints."""
+STARTS_FILE = "starts"
+"""How many times a run went on from a folder of checkpoints."""
 NETWORKS = ("learner", "best", "networks")
 """Parts of a checkpoint, or of an exported team, whose numbers must all be finite."""
 MODEL_DIR_FILE = "model_dir.txt"
@@ -59,6 +62,20 @@ def locked(folder: Path) -> Iterator[None]:
                 "start from its checkpoints in a folder of your own with checkpoint_path."
             )
         yield
+
+
+def count_start(folder: Path) -> int | None:
+    """Count one more run that goes on from ``folder`` -> its number, from 1; None where nothing can be written.
+
+    Says in which order runs went on, whatever the clocks of their machines said.
+    """
+    file = folder / STARTS_FILE
+    try:
+        number = 1 + (int(file.read_text()) if file.exists() else 0)
+        replace_file(file, f"{number}\n".encode())
+    except (OSError, ValueError):
+        return None
+    return number
 
 
 def give_back(folder: Path) -> None:
