@@ -110,6 +110,10 @@ def test_a_resumed_run_can_be_resumed(tmp_path, whole):
         (models / f"{later}.pt").unlink()
     assert in_process(tmp_path, "with", f"resume={sacred(tmp_path)}") == 0
     assert_same_from(48, sacred(folder), sacred(tmp_path, 2))
+    first, second = sacred(tmp_path), sacred(tmp_path, 2)
+    said = [read_json(record / "info.json")["resumed"] for record in (first, second)]
+    assert [(one["t_env"], one["start"]) for one in said] == [(24, 1), (48, 2)]
+    assert said[1]["record"] == read_json(first / "run.json")["meta"]["uid"]
 
 
 def at_the_gate(folder, *args):
