@@ -108,6 +108,14 @@ def test_agents_that_exchange_advice_choose_action_vectors(tmp_path: Path, mac: 
     trained(tmp_path, learner="lan_learner", mac=mac, agent="att_rnn", env="pettingzoo", env_args=args)
 
 
+@pytest.mark.parametrize("alg", [*DISCRETE, *CONTINUOUS])
+def test_inputs_are_normalised_for_every_algorithm(tmp_path: Path, alg: str) -> None:
+    run = trained(
+        tmp_path, alg, **files.load("envs", "toy_modes" if alg in CONTINUOUS else "matrix_game"), normalise_inputs=True
+    )
+    assert run.learner.moments["obs"].count == run.progress.t_env * 2 * 2  # two agents, before and after the one step
+
+
 @pytest.mark.parametrize("learner", ["wqmix_learner", "s2q_learner"])
 def test_these_learners_need_a_mixer(learner: str) -> None:
     with pytest.raises(UserError, match="mixer=None has the wrong type"):

@@ -239,7 +239,7 @@ class Rich(Offset):
 
 
 def share_of_right_actions(tmp_path: Path, game: type[Offset], **settings: Any) -> float:
-    """After a short run of VDN (QMIX's mixer would hide the scale of rewards in its weights)."""
+    """After a short run of VDN, unless settings say otherwise (QMIX hides the scale of rewards in its weights)."""
     raw = {
         "env": "pymarl",
         "env_args": {"key": f"learners.test_normalisation:{game.__name__}"},
@@ -276,3 +276,11 @@ def test_large_rewards_are_learnt_from_where_they_are_standardised(tmp_path: Pat
     assert share_of_right_actions(tmp_path, Rich) < 0.8
     for settings in (*({name: True} for name in STANDARD), STANDARD):
         assert share_of_right_actions(tmp_path, Rich, **settings) > 0.95, settings
+
+
+SCALED = [{"mixer": mixer} for mixer in ("qmix", "qplex")] + [{"learner": "wqmix_learner", "mixer": "qmix"}]
+
+
+@pytest.mark.parametrize("settings", SCALED, ids=str)
+def test_mixers_that_start_near_zero_learn(tmp_path: Path, settings: dict[str, str]) -> None:
+    assert share_of_right_actions(tmp_path, Offset, **settings, mixer_init_scale=0.001) > 0.95
