@@ -4,10 +4,10 @@
 
 Four cases (a payoff game and SMAX's 3m, each in one environment and in parallel; the payoff game's in worker
 processes) train once undisturbed. Then runs of the same settings get SIGKILL, SIGTERM or SIGHUP, to the trainer alone,
-to the trainer and a worker, or to a worker alone: while they start, in mid-training, in tests, and while a checkpoint is
-being written. Each is resumed, killed again, and at last left to end. Joined, its records must hold what the
-undisturbed run's holds, point for point, and no process may be left. A worker that dies alone stops nothing: its episode
-is dropped and another one played, so of those runs the steps must be equal, not the values.
+to the trainer and a worker, or to a worker alone: while they start, in mid-training, in tests, and while a checkpoint
+is being written. Each is resumed, killed again, and at last left to end. Joined, its records must hold what the
+undisturbed run's holds, point for point, and no process may be left. A worker that dies alone stops nothing: its
+episode is dropped and another one played, so of those runs the steps must be equal, not the values.
 """
 
 from __future__ import annotations
