@@ -356,10 +356,8 @@ class Experiment:
                     raise
                 restarts += rollout.env_restarts
                 dropped += rollout.episodes_dropped
-                if frames:
-                    self._save_replay(frames)
                 if frames is not None:
-                    self._save_own_replay()
+                    self._save_replays(frames)
                 frames = None  # the first episode alone
                 for key, values in rollout.stats.items():
                     stats.setdefault(key, []).extend(values)
@@ -370,19 +368,26 @@ class Experiment:
         self.progress.episodes_dropped += dropped
         return stats
 
-    def _save_replay(self, frames: list[np.ndarray]) -> None:
+    def _save_replays(self, frames: list[np.ndarray]) -> None:
+        """The pictures, if any, and the game's own replay, if it has one. No reason to lose an evaluation."""
+        try:
+            if frames:
+                self.logger.info(f"replay {self._save_pictures(frames)}")
+            path = self.runner.save_replay()
+            if path is not None:
+                self.logger.info(f"replay {path}")
+        except (OSError, UserError, ValueError) as error:
+            self.logger.warning(f"There is no whole replay: {error}")
+
+    def _save_pictures(self, frames: list[np.ndarray]) -> Path:
+        """An animated picture of an episode. Returns its path."""
         from PIL import Image
 
         path = Path(self.settings.local_results_path) / "replays" / f"{self.model_dir.name}.gif"
         path.parent.mkdir(parents=True, exist_ok=True)
         first, *rest = [Image.fromarray(frame) for frame in frames]
         first.save(path, save_all=True, append_images=rest, duration=125, loop=0)
-        self.logger.info(f"replay {path}")
-
-    def _save_own_replay(self) -> None:
-        path = self.runner.save_replay()
-        if path is not None:
-            self.logger.info(f"replay {path}")
+        return path
 
     def _stop_if_asked(self, stop: StopRequest) -> None:
         if stop.signum is None:

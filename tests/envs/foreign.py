@@ -31,7 +31,7 @@ class Game:
         return self.t >= 2
 
     def view(self, i):
-        draws = [random.random(), np.random.rand(), self.born] if self.noise else [0.5, 0.5, 0.5]
+        draws = [random.gauss(0, 1), np.random.randn(), self.born] if self.noise else [0.5, 0.5, 0.5]
         view = np.array([self.t, *draws], dtype=np.float32)
         if not self.shows:
             return view

@@ -192,6 +192,8 @@ def _or_each(n_agents: int) -> str:
 
 def read_reward(rewards: Any, n_agents: int, how: Literal["sum", "mean"], where: str) -> float:
     """The team's reward, from a number, one number per agent (`[N]`, `[N, 1]`), or a mapping from agents to numbers."""
+    if isinstance(rewards, int | float):
+        return float(rewards)
     values = numbers_in(list(rewards.values()) if isinstance(rewards, Mapping) else rewards)
     fits = values is not None and (values.size == n_agents or (values.size == 1 and not isinstance(rewards, Mapping)))
     if values is None or not fits:
@@ -205,6 +207,8 @@ def read_flags(flags: Any, n_agents: int, name: str, where: str) -> np.ndarray:
 
     In a mapping, `"__all__"` speaks for all if it is there.
     """
+    if isinstance(flags, bool):
+        return np.full(n_agents, flags)
     parts, one_will_do = flags, True
     if isinstance(flags, Mapping):
         one_will_do = "__all__" in flags

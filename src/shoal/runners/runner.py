@@ -18,7 +18,7 @@ from shoal.controllers.basic import BasicMAC
 from shoal.declare import Checked, Range
 from shoal.envs.reading import NO_ACTION
 from shoal.envs.team import EPISODE_FAILED
-from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of
+from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of, told
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
 from shoal.utils import metric_names
 from shoal.utils.errors import NonFiniteError, UserError
@@ -200,7 +200,9 @@ class Runner:
         memory.forget(live)
         memory.observe(live, 0, observation)
         self._refuse_nonfinite(memory, names)
-        frames = self._draw(frames)
+        if frames is not None and pending[0]:
+            frames.clear()  # of an episode that failed
+        frames = self._draw(frames, live)
         state = controller.initial_state(len(live))
         failed = np.zeros(self.n, dtype=bool)
         actions = np.zeros(self.env.action_space.shape or (), dtype=self.env.action_space.dtype)
@@ -213,7 +215,7 @@ class Runner:
             over = terminated | truncated
             memory.act(live, t, acted, reward, over if self.settings.time_limit_is_terminal else terminated)
             memory.observe(live, t + 1, observation)
-            frames = self._draw(frames)
+            frames = self._draw(frames, live)
             for i in live[over[live]].tolist():
                 info = numbers_of(infos, i)
                 failed[i] = bool(info.pop(EPISODE_FAILED, False))
@@ -257,32 +259,44 @@ class Runner:
         return name
 
     def save_replay(self) -> str | None:
-        """Have copy 0's environment write a replay of its own kind. Returns the file's path; None where it has none."""
-        if not self._saves_replays:
-            return None
-        if isinstance(self.env, SupervisedVectorEnv):
-            return str(self.env.call_one(0, "save_replay"))
-        assert isinstance(self.env, gym.vector.SyncVectorEnv)
-        return str(self.env.call("save_replay")[0])
+        """Have copy 0's environment write a replay of its own kind. Returns the file's path; None where it has none.
 
-    def _draw(self, frames: list[np.ndarray] | None) -> list[np.ndarray] | None:
-        """Take a picture of copy 0. Returns where the next one goes: nowhere, once that has failed."""
-        if frames is None:
+        Raises:
+            UserError: it could not.
+        """
+        return str(self._ask_first("save_replay")) if self._saves_replays else None
+
+    def _ask_first(self, name: str) -> Any:
+        """What a method of copy 0's environment returns; None of copies that are stepped as one.
+
+        Raises:
+            UserError: it failed.
+        """
+        if isinstance(self.env, SupervisedVectorEnv):
+            return self.env.call_one(0, name)
+        if not isinstance(self.env, gym.vector.SyncVectorEnv):
             return None
-        drawn: Any = None
-        why = "it needs a render method that gives uint8 [height, width, 3] with render_mode=rgb_array"
         try:
-            if isinstance(self.env, gym.vector.SyncVectorEnv):
-                drawn = (self.env.render() or (None,))[0]
-            elif isinstance(self.env, SupervisedVectorEnv):
-                drawn = self.env.call_one(0, "render")
-        except Exception as error:  # of whatever draws it: no reason to lose an evaluation
-            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            return self.env.call(name)[0]
+        except Exception as error:  # of an environment's author: it still plays
+            raise UserError(f"The environment could not {name.replace('_', ' ')}: {told(error)}.") from error
+
+    def _draw(self, frames: list[np.ndarray] | None, live: np.ndarray) -> list[np.ndarray] | None:
+        """Take a picture of copy 0, if ``live``. Returns where the next one goes: nowhere, once that has failed."""
+        if frames is None or 0 not in live:
+            return frames
+        try:
+            drawn, why = self._ask_first("render"), ""
+        except UserError as error:
+            drawn, why = None, f"{error} "
         if isinstance(drawn, np.ndarray) and drawn.dtype == np.uint8 and drawn.ndim == 3 and drawn.shape[2] == 3:
             frames.append(drawn)
             return frames
         frames.clear()
-        log.warning(f"save_replay: the environment cannot be drawn, and is evaluated all the same ({why}).")
+        log.warning(
+            f"{why}save_replay needs an environment whose render gives uint8 [height, width, 3] with "
+            "render_mode=rgb_array: this one is evaluated without being drawn."
+        )
         return None
 
     def _next_seed(self, stream: int) -> int:

@@ -20,6 +20,11 @@ Outcome: TypeAlias = tuple[float, bool, bool, dict[str, float]]
 """What a step brought to one copy: reward, terminated, truncated, and the numbers of its info."""
 
 
+def told(error: Exception) -> str:
+    """An error of an environment's in a sentence: Shoal's own are sentences already."""
+    return str(error).rstrip(".") if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ")
+
+
 class WorkerLostError(Exception):
     """A worker will not answer any more; the message says what became of it."""
 

@@ -17,8 +17,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
 from shoal.envs.guarded import GuardedEnv, guarded
+from shoal.envs.private_random import PrivateRandomness
 from shoal.envs.team import EPISODE_FAILED
-from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log
+from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log, told
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 from shoal.utils.signals import end_with
 
@@ -242,7 +243,7 @@ def _answer(env: GuardedEnv, name: str) -> tuple[Any, str]:
     try:
         return env.ask(name), ""
     except Exception as error:
-        return None, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return None, told(error)
 
 
 def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Space, trainer: int) -> None:
@@ -250,6 +251,7 @@ def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Spa
     _become_worker(trainer)
     env = None
     try:
+        PrivateRandomness.alone = True
         env = guarded(*build)
         while True:
             command, argument = pipe.recv()
