@@ -202,6 +202,17 @@ def test_a_clock_that_went_back_reorders_nothing(tmp_path, told):
         assert (np.diff(clock) >= 0).all()
 
 
+def test_a_clock_that_is_set_back_in_a_run_never_runs_backwards(tmp_path):
+    folder = record(tmp_path / "1", {"loss_td": ([0, 100, 200, 300], [0] * 4)}, "COMPLETED")  # 10 steps a second
+    series = json.loads((folder / "metrics.json").read_text())
+    series["loss_td"]["timestamps"][2] = "2025-12-31T00:00:00"
+    (folder / "metrics.json").write_text(json.dumps(series))
+    assert read_run(folder).clock["loss_td"].tolist() == [0.0, 10.0, 10.0, 30.0]
+    entry = json.loads((folder / "run.json").read_text()) | {"stop_time": "2025-12-31T00:00:00"}
+    (folder / "run.json").write_text(json.dumps(entry))
+    assert read_run(folder).seconds == 0.0
+
+
 def test_of_two_starts_from_one_checkpoint_the_later_one_counts_whatever_the_clock_says(tmp_path):
     folders = [
         start(tmp_path, 0, [0, 100, 200], day=5),

@@ -9,7 +9,7 @@ from rich.console import Console
 from shoal.config import files
 from shoal.sweeps import board as boards
 from shoal.sweeps.board import Board
-from shoal.sweeps.folder import SweepFolder
+from shoal.sweeps.folder import Seen, SweepFolder
 from shoal.sweeps.plan import Cell, planned
 from shoal.sweeps.pool import Job
 
@@ -55,6 +55,20 @@ def test_a_terminal_shows_a_table_with_the_running_ones_first(jobs):
     assert rows[1][:2] == ["iql_matrix_game_seed2", "failed"]
     assert rows[1][-3:] == ["killed", "by", "SIGKILL"]
     assert [row[0][-1] for row in rows] == ["1", "2", "0", "3"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"test_return_mean": (100, 7.0), "test_win_rate": (100, 0.5)}, "won 50.0%"),
+        ({"test_return_mean": (100, 7.0), "test_score_reward_mean": (100, 0.5)}, "return 7.00"),
+        ({"episode": (100, 7.0)}, ""),
+    ],
+)
+def test_a_run_shows_what_judges_it(jobs, metrics, said):
+    board, _ = board_on(False)
+    board._seen[jobs[0].folder.path.name] = Seen(100, metrics)
+    assert board._score(jobs[0]) == said
 
 
 def test_a_table_that_is_too_long_is_cut(jobs):

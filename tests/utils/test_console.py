@@ -129,6 +129,16 @@ def test_a_test_leaves_one_line_with_what_it_is_judged_by(capsys):
     )
 
 
+def test_a_football_test_shows_its_win_rate(capsys):
+    with Console(100, live=False) as console:
+        for won in (0.25, 0.5):
+            metrics = {"test_score_reward_mean": -0.5, "test_return_mean": 3.0, "test_win_rate": won}
+            console.test_result(50, metrics | {"test_teacher_win_rate": 0.75, "test_action_pass_mean": 0.5})
+    line = "test at t_env 50: return 3.00, win_rate 25.0%, score_reward -0.50, teacher_win_rate 75.0%"
+    assert capsys.readouterr().out.splitlines()[0] == line
+    assert console._tests == [0.25, 0.5]  # what the live display draws
+
+
 def test_lines_go_to_the_stdout_of_the_moment(monkeypatch):
     console = Console(100, live=False)
     later = io.StringIO()

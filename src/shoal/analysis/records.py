@@ -127,7 +127,8 @@ def make_run(
     for name, recorded in series.items():
         values = [number(value) for value in recorded["values"]]
         metrics[name] = (np.asarray(recorded["steps"]), np.asarray(values))
-        clock[name] = np.asarray([_seconds(started, _moment(moment)) for moment in recorded["timestamps"]])
+        seconds = np.asarray([_seconds(started, _moment(moment)) for moment in recorded["timestamps"]], dtype=float)
+        clock[name] = np.fmax.accumulate(seconds)  # a machine's clock may be set back
     return RecordedRun(
         folder,
         config,
@@ -171,7 +172,7 @@ def _moment(value: Any) -> datetime | None:
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float:
-    return (end - start).total_seconds() if start and end else math.nan
+    return max(0.0, (end - start).total_seconds()) if start and end else math.nan
 
 
 def _json(path: Path) -> dict[str, Any]:
