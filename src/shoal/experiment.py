@@ -1,6 +1,6 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from shoal.components.alarm import Alarm, RangeAlarm
 from shoal.components.replay import ReplayBuffer
 from shoal.components.schedules import TMax
 from shoal.config import trust
@@ -62,6 +63,9 @@ class ExperimentSettings(Checked):
         "the evaluation protocol asks for 10 times test_nepisode); 0: none",
         Range(0),
     ] = 0
+    range_alarm: Annotated[
+        bool, "say once, and record, that values left what returns can be or that an input is far too large or grows"
+    ] = True
     runner_log_interval: Annotated[int, "environment steps between records of training episodes", Range(1)] = 10_000
     learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics", Range(1)] = (
         10_000
@@ -172,6 +176,7 @@ class Experiment:
             learner: Learner = settings.make("learner", spec=self.runner.spec, make=settings.make)
             self.learner = learner.to(self.device)
             self.buffer = self._make_buffer()
+            self.alarm = self._make_alarm()
             self.best = BestPolicy() if s.absolute_test_nepisode and not s.evaluate else None
         except BaseException:
             self.runner.close()
@@ -188,6 +193,15 @@ class Experiment:
             device,
             s.seed,
         )
+
+    def _make_alarm(self) -> RangeAlarm | None:
+        s, env_settings = self.settings, self.all_settings.of(self.all_settings.components["env"].Settings)
+        if not s.range_alarm:
+            return None
+        advice = "Scale it in the environment, or set normalise_inputs=True."
+        if getattr(env_settings, "scale_state", None) is False:
+            advice = "Set env_args.scale_state=True or normalise_inputs=True."
+        return RangeAlarm(self.runner.entry_names, advice, inputs=not self.learner.settings.normalise_inputs)
 
     def describe(self) -> str:
         """A few lines that say what is about to run."""
@@ -258,6 +272,10 @@ class Experiment:
         p.episode += rollout.batch.shape[0]
         p.env_restarts += rollout.env_restarts
         p.episodes_dropped += rollout.episodes_dropped
+        if self.alarm is not None:
+            rewarded = rollout.batch.select("reward", "terminated", "filled").to(self.device)
+            returns = self.learner.returns_to_go(rewarded)
+            self._sound(self.alarm.look_at_episodes(rollout.batch, returns))
         for key, values in rollout.stats.items():
             p.since_log.setdefault(key, []).extend(values)
 
@@ -265,6 +283,8 @@ class Experiment:
             for _ in range(s.updates_per_rollout):
                 batch = self.buffer.sample(s.batch_size, self.device)
                 metrics = self.learner.train_on(batch, p.t_env, p.episode)
+            if self.alarm is not None:
+                self._sound(self.alarm.look_at_values(metrics))
             if p.due(p.last_learner_log, s.learner_log_interval):
                 self.logger.log(metrics | self.learner.controller.diagnostics(batch, p.t_env), p.t_env)
                 p.last_learner_log = p.t_env
@@ -276,6 +296,11 @@ class Experiment:
                 self.logger.log({"episodes_dropped": p.episodes_dropped}, p.t_env)
             p.since_log, p.last_runner_log = {}, p.t_env
         self.console.progress(p.t_env, p.episode, self.logger.latest)
+
+    def _sound(self, alarms: Iterable[Alarm]) -> None:
+        for alarm in alarms:
+            self.logger.warning(f"t_env {self.progress.t_env:,}: {alarm.sentence}")
+            self.logger.log({alarm.metric: alarm.value}, self.progress.t_env)
 
     def _test(self, stop: StopRequest) -> dict[str, float]:
         """Greedy episodes with what would be deployed, and with what else the controller wants tested.
@@ -490,6 +515,8 @@ class Experiment:
             "buffer": self.buffer.state_dict(with_episodes),
             "random": random_state(),
         }
+        if self.alarm is not None:
+            content["alarm"] = self.alarm.state_dict()
         return content if self.best is None else content | {"best": self.best.state_dict()}
 
     def load(self, content: dict[str, Any], whole: bool) -> None:
@@ -509,6 +536,8 @@ class Experiment:
                 self.runner.load_state_dict(content["runner"])
                 self.buffer.load_state_dict(content["buffer"])
                 set_random_state(content["random"])
+                if self.alarm is not None and "alarm" in content:
+                    self.alarm.load_state_dict(content["alarm"])
                 if self.best is not None and "best" in content:
                     self.best.load_state_dict(content["best"])
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -29,6 +30,12 @@ class AdaptedEnv(gymnasium.Env):
     def _build(self, draw: bool = False) -> Any:
         """A new environment; with `draw`, one that can be drawn if there is such a thing."""
         raise NotImplementedError
+
+    @property
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """The foreign environment's names of the entries of obs and state, if it has this attribute."""
+        names: Mapping[str, Sequence[str]] = getattr(self._env, "entry_names", {})
+        return names
 
     def _renew(self, rebuild: bool, options: dict[str, Any] | None) -> None:
         """Before an episode: build the environment anew where every episode has its own, or to have it drawn.

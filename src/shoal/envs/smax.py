@@ -122,6 +122,7 @@ class _Engine:
     obs_dim: int
     state_dim: int
     full_health: np.ndarray
+    entry_names: dict[str, list[str]]
     blank: Callable[[], Any]
     reset: Callable[..., tuple[Any, dict[str, Any]]]
     step: Callable[..., tuple[Any, dict[str, Any]]]
@@ -255,10 +256,29 @@ def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
         obs_dim=shapes["obs"].shape[-1],
         state_dim=shapes["state"].shape[-1],
         full_health=np.asarray(game.unit_type_health),
+        entry_names=_entry_names(N, game.num_enemies, settings.observation_type),
         blank=lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry_like),
         reset=jax.jit(reset, donate_argnums=0),
         step=jax.jit(step, donate_argnums=0),
     )
+
+
+def _entry_names(n_agents: int, n_enemies: int, observation_type: str) -> dict[str, list[str]]:
+    """What the entries of `obs` and `state` are, in JaxMARL's words."""
+    kinds = [f"unit_type_bit_{i}" for i in range(N_UNIT_TYPES)]
+    own = ["health", "position_x", "position_y", "weapon_cooldown", *kinds]
+    other = [*own[:3], "last_movement_x", "last_movement_y", "last_targeted", *own[3:]]
+    allies, enemies = [f"ally_{i}" for i in range(n_agents)], [f"enemy_{i}" for i in range(n_enemies)]
+    if observation_type == "conic":
+        seen = [f"cone_{i} unit_{j}" for i in range(32) for j in range(2)]
+    else:
+        seen = [f"other_{unit}" for unit in allies[:-1]] + enemies
+    units = allies + enemies
+    return {
+        "obs": [f"{unit} {feature}" for unit in seen for feature in other] + [f"own {feature}" for feature in own],
+        "state": [f"{unit} {feature}" for unit in units for feature in own]
+        + [f"{unit} {feature}" for feature in ("team", "unit_type") for unit in units],
+    }
 
 
 class SmaxVectorEnv(VectorEnv):
@@ -285,6 +305,7 @@ class SmaxVectorEnv(VectorEnv):
         self._carry: Any = None
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         N, A = self._engine.n_agents, self._engine.n_actions
+        self.entry_names = self._engine.entry_names
         stop = N_MOVES - 1
         self.action_classes = {"move": list(range(stop)), "stop": [stop], "attack": list(range(N_MOVES, A))}
         self.single_observation_space = spaces.Dict(
@@ -419,6 +440,7 @@ class SmaxEnv(gymnasium.Env):
         self.action_space = self._battle.single_action_space
         self.episode_limit = self._battle.episode_limit
         self.action_classes = self._battle.action_classes
+        self.entry_names = self._battle.entry_names
 
     @classmethod
     def make_vector(cls, settings: SmaxSettings, num_envs: int) -> VectorEnv:

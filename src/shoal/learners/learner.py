@@ -110,6 +110,8 @@ class Learner(nn.Module):
         self.last_target_update: Tensor
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
         self.n_updates: Tensor
+        self._target_size: Tensor | None = None
+        """Largest absolute target of the last loss, in the rewards' units."""
         self._suspicious_since: tuple[int, int] | None = None  # update and t_env
 
     @classmethod
@@ -169,9 +171,7 @@ class Learner(nn.Module):
         targets are in deviations from the mean target, whose moments take in these targets first (as in EPyMARL, but
         padding does not count).
         """
-        reward, terminated = batch["reward"][:, :-1, 0], batch["terminated"][:, :-1, 0].float()
-        if self.settings.standardise_rewards:
-            reward = self._moments("reward").standardise(reward)
+        reward, terminated = self._rewards(batch), batch["terminated"][:, :-1, 0].float()
         values = self.in_reward_units(values)
         y = td_lambda(
             reward,
@@ -183,10 +183,27 @@ class Learner(nn.Module):
         )
         flat = torch.nn.functional.pad(y, (0, 1)).flatten(1)  # [M, B * (T+1)]
         y = flat.index_select(1, steps.index[steps.acted])
+        self._target_size = y.detach().abs().amax()
         if self.settings.standardise_returns:
             self._moments("target").update(y.reshape(-1, 1))
             y = self._moments("target").standardise(y)
         return y
+
+    def returns_to_go(self, batch: EpisodeBatch) -> Tensor:
+        """Discounted return from every transition on, in the units of the recorded values: ``[B, T]``, 0 in padding.
+
+        A truncated episode goes on with its mean absolute reward for ever, as far as values know: they bootstrap there.
+        """
+        reward, mask = self._rewards(batch), transition_mask(batch)
+        rate = (reward.abs() * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
+        beyond = rate / max(1 - self.settings.gamma, 1e-6)
+        terminated = batch["terminated"][:, :-1, 0].float()
+        return td_lambda(reward, terminated, mask, beyond.expand(-1, mask.shape[1] + 1), self.settings.gamma, 1.0)
+
+    def _rewards(self, batch: EpisodeBatch) -> Tensor:
+        """The rewards that this learner learns from: ``[B, T]``."""
+        reward = batch["reward"][:, :-1, 0]
+        return self._moments("reward").standardise(reward) if self.settings.standardise_rewards else reward
 
     def in_reward_units(self, values: Tensor) -> Tensor:
         """Values as they are without ``standardise_returns``, any shape."""
@@ -240,6 +257,8 @@ class Learner(nn.Module):
         if self.state_normaliser is not None:
             batch = batch.clone(recurse=False).update({"state": self.state_normaliser(batch["state"])})
         loss, metrics = self.loss(batch, t_env)
+        if self._target_size is not None:
+            metrics["target_max_abs"] = self._target_size
         if self.settings.standardise_returns:
             metrics |= self._metrics_in_reward_units(metrics)
         self.optimiser.zero_grad()

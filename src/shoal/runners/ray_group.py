@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of
+from shoal.runners.supervised import (
+    SupervisedVectorEnv,
+    action_classes_of,
+    entry_names_of,
+    episode_limit_of,
+    log,
+    numbers_of,
+)
 from shoal.runners.workers import side_by_side
 from shoal.utils.errors import UserError
 
@@ -60,7 +67,8 @@ class Group:
 
     def _describe(self) -> tuple[Any, ...]:
         env = self.env
-        return env.single_observation_space, env.single_action_space, episode_limit_of(env), action_classes_of(env)
+        spaces = env.single_observation_space, env.single_action_space
+        return *spaces, episode_limit_of(env), action_classes_of(env), entry_names_of(env)
 
     def _reset(self, seeds: dict[int, int | None], options: dict[str, Any]) -> Any:
         n = self.env.num_envs

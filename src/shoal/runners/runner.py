@@ -18,7 +18,15 @@ from shoal.controllers.basic import BasicMAC
 from shoal.declare import Checked, Range
 from shoal.envs.reading import NO_ACTION
 from shoal.envs.team import EPISODE_FAILED
-from shoal.runners.supervised import SupervisedVectorEnv, action_classes_of, episode_limit_of, log, numbers_of, told
+from shoal.runners.supervised import (
+    SupervisedVectorEnv,
+    action_classes_of,
+    entry_names_of,
+    episode_limit_of,
+    log,
+    numbers_of,
+    told,
+)
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
 from shoal.utils import metric_names
 from shoal.utils.errors import NonFiniteError, UserError
@@ -102,6 +110,7 @@ class Runner:
                 episode_limit_of(self.env),
                 action_classes_of(self.env),
             )
+            self.entry_names = entry_names_of(self.env)
         except BaseException:
             self.close()
             raise

@@ -50,6 +50,7 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
         action_space: gym.Space,
         episode_limit: int,
         action_classes: Mapping[str, Sequence[int]],
+        entry_names: Mapping[str, Sequence[str]],
     ) -> None:
         """Take over what one copy's environment says of itself."""
         self.num_envs = n
@@ -58,6 +59,7 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
         self.action_space = batch_space(action_space, n)
         self.episode_limit = episode_limit
         self.action_classes = action_classes
+        self.entry_names = entry_names
         self._ends = np.ones((2, n), dtype=bool)  # terminated, truncated
         self._failed = np.zeros(n, dtype=bool)
 
@@ -222,7 +224,29 @@ def episode_limit_of(env: VectorEnv) -> int:
 
 def action_classes_of(env: VectorEnv) -> Mapping[str, Sequence[int]]:
     """The kinds of action that the environment declares; nothing where it declares none."""
+    declared: Mapping[str, Sequence[int]] = _declared(env, "action_classes")
+    return declared
+
+
+def entry_names_of(env: VectorEnv) -> Mapping[str, Sequence[str]]:
+    """What the environment calls the entries of ``obs`` and ``state``; nothing where it has no names for them.
+
+    Raises:
+        UserError: there are more or fewer names than entries.
+    """
+    declared: Mapping[str, Sequence[str]] = _declared(env, "entry_names")
+    for key, names in declared.items():
+        space = env.single_observation_space
+        known = isinstance(space, gym.spaces.Dict) and key in space.spaces and space[key].shape
+        if not known or isinstance(names, str) or len(names) != known[-1]:
+            raise UserError(
+                f"The environment's entry_names must hold a name for every entry of obs or state, but {key!r} has "
+                f"{known[-1] if known else 'no'} entries and {len(names)} names: correct the list."
+            )
+    return declared
+
+
+def _declared(env: VectorEnv, name: str) -> Any:
     if isinstance(env, SyncVectorEnv):
-        declares = all(env.call("has_wrapper_attr", "action_classes"))
-        return env.get_attr("action_classes")[0] if declares else {}
-    return getattr(env, "action_classes", {})
+        return env.get_attr(name)[0] if all(env.call("has_wrapper_attr", name)) else {}
+    return getattr(env, name, {})

@@ -128,7 +128,10 @@ class WorkerVectorEnv(SupervisedVectorEnv):
                 example.observation_space,
                 example.action_space,
                 int(example.episode_limit),
-                example.get_wrapper_attr("action_classes") if example.has_wrapper_attr("action_classes") else {},
+                *(
+                    example.get_wrapper_attr(name) if example.has_wrapper_attr(name) else {}
+                    for name in ("action_classes", "entry_names")
+                ),
             )
         finally:
             example.close()
