@@ -145,6 +145,47 @@ def test_a_stop_in_the_longer_test_saves_what_was_learnt_last_and_plays_it_again
     assert "absolute_test_return_mean" not in one.recorder.points
 
 
+LONG = {"env": "runners.team_env:NamedTeamEnv", "t_max": 400, "buffer_size": 40}
+
+
+def alarms(one):
+    """What has gone off, each time."""
+    return {name: points for name, points in one.recorder.points.items() if name.startswith("alarm_")}
+
+
+def test_an_input_that_goes_far_and_what_it_does_to_values_is_said_once_and_recorded(experiment, capsys):
+    one = experiment(**QMIX, **LONG, env_args={"episode_limit": 40, "clock": 20.0})
+    one.run()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: t_env")]
+    assert len(said) == 2
+    assert "The state's entry 4 (cooldown) is -" in said[0]
+    assert "normalise_inputs=True" in said[0]
+    assert "no training episode has had a discounted return beyond" in said[1]
+    assert {name: len(points) for name, points in alarms(one).items()} == {"alarm_input_size": 1, "alarm_q_range": 1}
+
+
+def test_an_input_that_grows_along_episodes_is_said_once_and_recorded(experiment, capsys):
+    one = experiment(**QMIX, **LONG | {"t_max": 1000}, env_args={"episode_limit": 40, "clock": 0.2})
+    one.run()
+    assert list(alarms(one)) == ["alarm_input_growth"]
+    assert capsys.readouterr().out.count("The state's entry 4 (cooldown) grows") == 1
+
+
+@pytest.mark.parametrize("quiet", [{"range_alarm": False}, {"normalise_inputs": True}])
+def test_no_alarm_where_nobody_wants_it_or_networks_read_other_numbers(experiment, quiet):
+    one = experiment(**QMIX, **LONG, **quiet, env_args={"episode_limit": 40, "clock": 20.0})
+    one.run()
+    assert alarms(one) == {}
+
+
+@pytest.mark.parametrize("parts", [S2Q, QMIX, {"learner": "lan_learner"}])
+def test_no_alarm_in_an_ordinary_run(experiment, parts):
+    one = experiment(**parts, **LONG, env_args={"episode_limit": 40})
+    one.run()
+    assert alarms(one) == {}
+    assert one.alarm.largest_return > 1
+
+
 CADP = QMIX | {"agent": "att_rnn", "breakpoint": 30}
 
 

@@ -334,3 +334,25 @@ def test_values_that_grew_before_are_said(make_learner: MakeLearner, make_batch:
     batch["reward"][0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match=r"update 6 at t_env 500 \(above 1e\+06 since update 4 at t_env 300\)"):
         learner.train_on(batch, 500, 6)
+
+
+def test_returns_to_go_are_discounted_and_a_truncated_episode_goes_on_at_its_mean(make_learner: MakeLearner) -> None:
+    learner = make_learner(learner="q_learner", gamma=0.9)
+    reward = torch.tensor([[1.0, 0.0, 2.0, 0.0], [1.0, -3.0, 0.0, 0.0]]).unsqueeze(-1)
+    terminated = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 0]]).bool().unsqueeze(-1)
+    filled = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]).bool().unsqueeze(-1)
+    batch = TensorDict({"reward": reward, "terminated": terminated, "filled": filled}, batch_size=[2, 4])
+    beyond = 0.9 * 2 / (1 - 0.9)  # the second episode's mean absolute reward, for ever
+    expected = [[1 + 0.81 * 2, 0.9 * 2, 2.0], [1 + 0.9 * (-3 + beyond), -3 + beyond, 0.0]]
+    torch.testing.assert_close(learner.returns_to_go(batch), torch.tensor(expected))
+    assert learner.returns_to_go(batch[:1]).abs().max() == pytest.approx(2.62)
+
+
+def test_returns_to_go_are_of_the_rewards_that_are_learnt_from(
+    make_learner: MakeLearner, make_batch: MakeBatch
+) -> None:
+    learner, batch = make_learner(learner="q_learner", standardise_rewards=True), make_batch()
+    plain = make_learner(learner="q_learner").returns_to_go(batch).abs().max()
+    batch["reward"] *= 1000
+    learner.observe(batch)
+    assert learner.returns_to_go(batch).abs().max() < 3 * plain

@@ -48,6 +48,7 @@ class TeamEnvSettings:
     info: Annotated[
         Literal["", "wins", "outcome", "clash"], "what the last info holds too: battle_won if it was, always; own names"
     ] = ""
+    clock: Annotated[float, "how fast the state's last entry falls; 0: it is as the others"] = 0.0
     overrun: Annotated[bool, "go on after episode_limit"] = False
 
 
@@ -85,6 +86,8 @@ class TeamEnv(gymnasium.Env):
             "obs": rng.uniform(-1, 1, (self.N, self.D)).astype(np.float32),
             "state": rng.uniform(-1, 1, self.S).astype(np.float32),
         }
+        if self.settings.clock:
+            observation["state"][-1] = -self.settings.clock * self._steps
         if not self.settings.continuous:
             available = rng.integers(0, 2, (self.N, self.A), dtype=np.int8)
             available[np.arange(self.N), rng.integers(0, self.A, self.N)] = 1
@@ -161,6 +164,12 @@ class TeamEnv(gymnasium.Env):
         if self._game is not None:
             self._game.kill()
             self._game.wait()
+
+
+class NamedTeamEnv(TeamEnv):
+    """Says what its entries are."""
+
+    entry_names = {"state": ["a", "b", "c", "d", "cooldown"]}  # noqa: RUF012 - an environment's plain attribute
 
 
 class SortedTeamEnv(TeamEnv):

@@ -120,25 +120,30 @@ SMALL = {
 """Every setting that makes a run record more."""
 
 
+def recorded_by(raw, folder):
+    """The metrics of a whole run."""
+    with Console(raw["t_max"], live=False) as console:
+        recorder = Recorder()
+        run = Experiment(RunSettings(raw, ExperimentSettings), Logger(recorder, console), console, folder)
+        try:
+            run.run()
+        finally:
+            run.close()
+    return set(recorder.points)
+
+
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory):
     """What short runs of every algorithm file record, but for the environment's own numbers."""
     names = set(GaussianNoise(GaussianNoiseSettings()).metrics(0))  # which no algorithm explores with yet
+    names |= recorded_by(SMALL | {"learner": "q_learner", "env_args": {"clock": 5.0}}, tmp_path_factory.mktemp("alarm"))
     for alg in files.names("algs"):
         raw = {key: value for key, value in files.load("algs", alg).items() if key != "env_args"} | SMALL
         if registry.find("mac", raw.get("mac", "basic_mac")).chooses_vectors:
             raw |= {"env_args": {"continuous": True}, "env": "runners.team_env:TeamEnv"}
         raw |= {"mq_manage_interval": 1} if raw.get("mac") == "mq_mac" else {}
         raw |= {"breakpoint": 5} if raw.get("agent") == "att_rnn" else {}
-        with Console(raw["t_max"], live=False) as console:
-            recorder = Recorder()
-            settings = RunSettings(raw, ExperimentSettings)
-            run = Experiment(settings, Logger(recorder, console), console, tmp_path_factory.mktemp(alg))
-            try:
-                run.run()
-            finally:
-                run.close()
-        names |= set(recorder.points)
+        names |= recorded_by(raw, tmp_path_factory.mktemp(alg))
     return {name for name in names if metric_names.key_of(name) not in ("score", "seed")}
 
 

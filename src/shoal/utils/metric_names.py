@@ -30,7 +30,6 @@ figures call them."""
 
 TEST_RETURN = f"{TEST}{RETURN}_mean"
 
-<<<<<<< HEAD
 OWN = (
     # Episodes, in training and in tests.
     r"((test_|absolute_test_)(teacher_)?)?(return_(mean|std)|ep_length_mean)",
@@ -40,6 +39,7 @@ OWN = (
     r"episode",
     r"env_restarts",
     r"episodes_dropped",
+    r"alarm_(q_range|input_size|input_growth)",
     # Exploration.
     r"epsilon",
     r"act_noise",
@@ -48,7 +48,7 @@ OWN = (
     r"grad_norm",
     r"lr",
     r"td_error_abs",
-    r"target_mean",
+    r"target_(mean|max_abs)",
     r"(central_)?q_taken_mean",
     r"w_to_use",
     r"v_mean",
@@ -69,30 +69,6 @@ OWN = (
     r"nearest_pair",
     r"zeta",
     r"codebook_move",
-=======
-_OWN = re.compile(
-    r"""
-    # episodes, in training and in tests
-    ((test_|absolute_test_)(teacher_)?)?(return_(mean|std)|ep_length_mean|action_.+_mean)
-    | absolute_test_t_env
-    # the run
-    | episode | env_restarts
-    | alarm_(q_range|input_size|input_growth)
-    # exploration
-    | epsilon | act_noise
-    # learners
-    | loss_(td|central|kl|state|pruning)(_\d+)? | grad_norm | lr | td_error_abs | target_mean | target_max_abs
-    | (central_)?q_taken_mean | w_to_use | v_mean | adv_taken_mean
-    # S2Q
-    | (w|p_hat|sub_index|central_q_candidate)_\d+ | candidate_.+_\d+
-    | candidates_distinct | identified | sub_index_entropy
-    # CADP
-    | pruning_(loss|weight) | confidence_(self|\d+_\d+) | teacher_action_agreement
-    # LAN's codebooks
-    | (respawn|clash|starve|frozen)_frac | usage_entropy | nearest_pair | zeta | codebook_move
-    """,
-    re.VERBOSE,
->>>>>>> 2cdbce8 (The range alarm: values beyond all returns and inputs off the networks' scale are said once and recorded)
 )
 """Patterns of all names that Shoal itself records."""
 _OWN = re.compile("|".join(OWN))
