@@ -547,13 +547,14 @@ def test_without_save_model_there_are_no_checkpoints(cli):
     assert not Path("results/models").exists()
 
 
-def test_a_folder_of_checkpoints_that_cannot_be_written_costs_no_run(cli):
+def test_a_folder_of_checkpoints_that_cannot_be_made_is_said_before_anything_is_learnt(cli):
     Path("results").mkdir()
     Path("results/models").write_text("a file where a folder should be")
-    result = cli(*GAME, *QUICK)
+    assert_refused(cli(*GAME, *QUICK), "Checkpoints cannot be written to", "results/models", "save_model=False")
+    assert read_json(Path("results/sacred/1/run.json"))["status"] == "FAILED"
+    result = cli(*GAME, *QUICK, "save_model=False")
     assert result.status == 0
-    assert "No checkpoint at 30" in result.out
-    assert read_json(Path("results/sacred/1/run.json"))["status"] == "COMPLETED"
+    assert read_json(Path("results/sacred/2/run.json"))["status"] == "COMPLETED"
 
 
 def test_a_mongodb_that_is_down_costs_no_record(cli, monkeypatch):

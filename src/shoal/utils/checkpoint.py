@@ -34,15 +34,22 @@ MODEL_DIR_FILE = "model_dir.txt"
 
 
 def claim(folder: Path) -> Path:
-    """Make ``folder`` for one run alone: where another run has it (they began in the same second), with a number."""
+    """Make ``folder`` for one run alone: where another run has it (they began in the same second), with a number.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     for attempt in itertools.count(1):
         mine = folder if attempt == 1 else folder.with_name(f"{folder.name}-{attempt}")
         try:
             mine.mkdir(parents=True)
         except FileExistsError:
             continue
-        except OSError:  # said when there is something to save
-            return folder
+        except OSError as error:
+            raise UserError(
+                f"Checkpoints cannot be written to {mine} ({error.strerror}): choose another local_results_path, free "
+                "some space there, or train without checkpoints (save_model=False)."
+            ) from error
         return mine
     raise AssertionError
 
