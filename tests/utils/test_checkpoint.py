@@ -216,3 +216,21 @@ def test_starts_are_counted_where_something_can_be_written(tmp_path):
     assert checkpoints.count_start(tmp_path / "missing") is None
     (tmp_path / checkpoints.STARTS_FILE).write_text("")
     assert checkpoints.count_start(tmp_path) is None
+
+
+def test_room_is_made_of_all_but_the_newest_whole_one(tmp_path):
+    saved(tmp_path, 9, 20, 30, 40)
+    (tmp_path / "30.pt").write_bytes(b"half")
+    assert list(checkpoints.make_room(tmp_path, 30)) == [tmp_path / "9.pt", tmp_path / "30.pt"]
+    assert checkpoints.steps_in(tmp_path) == [20, 40]
+
+
+def test_where_no_checkpoint_can_be_read_the_newest_stays(tmp_path, monkeypatch):
+    saved(tmp_path, 9, 20, 30)
+
+    def stale(*args, **kwargs):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(torch, "load", stale)
+    assert list(checkpoints.make_room(tmp_path, 30)) == [tmp_path / "9.pt", tmp_path / "20.pt"]
+    assert checkpoints.steps_in(tmp_path) == [30]

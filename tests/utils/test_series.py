@@ -82,7 +82,18 @@ def test_a_kill_in_the_midst_of_a_line_costs_that_line(tmp_path):
     assert steps_of(tmp_path) == list(range(62))
 
 
-@pytest.mark.parametrize("damage", ["the file is gone", "a line is torn", "half a file", "no lists"])
+POINT = '"values": [1], "steps": [0], "timestamps": [""]'
+LINES = [
+    "[]",
+    '{"loss": 3}',
+    f'{{"loss": {{{POINT}}}}}',
+    f'{{"loss": {{"at": "62", {POINT}}}}}',
+    '{"loss": {"at": 62}}',
+]
+FILES = ['{"loss": {"values": 1, "steps": 1, "timestamps": 1}}', f'{{"loss": {{{POINT}}}}}'.replace("[0]", "[null]")]
+
+
+@pytest.mark.parametrize("damage", ["the file is gone", "a line is torn", "half a file", "no lists", *LINES, *FILES])
 def test_damage_is_refused(tmp_path, damage):
     with_journal(tmp_path)
     file, journal = tmp_path / SERIES_FILE, tmp_path / JOURNAL_FILE
@@ -92,6 +103,10 @@ def test_damage_is_refused(tmp_path, damage):
         journal.write_bytes(b"\0\n" + journal.read_bytes())
     elif damage == "half a file":
         file.write_bytes(file.read_bytes()[:100])
+    elif damage in LINES:
+        journal.write_text(f"{damage}\n")
+    elif damage in FILES:
+        file.write_text(damage)
     else:
         file.write_text('{"loss": {"values": [1], "steps": [], "timestamps": []}}')
     with pytest.raises(ValueError, match=r"."):

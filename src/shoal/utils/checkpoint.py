@@ -129,14 +129,15 @@ def make_room(folder: Path, newest: int) -> Iterator[Path]:
     """Delete checkpoints up to step ``newest``, the oldest first, each when the next one is asked for.
 
     For the last checkpoint of a run whose disk is full. The newest whole one stays, whatever happens, and so do the
-    best one and those of later steps.
+    best one and those of later steps. Where none is whole the newest stays: what cannot be read now (a network's disk)
+    may be whole all the same.
     """
     for half in folder.glob("*.part"):
         half.unlink(missing_ok=True)
     files = [folder / f"{step}{SUFFIX}" for step in steps_in(folder) if step <= newest]
-    whole = next(filter(_is_whole, reversed(files)), None)
+    kept = next(filter(_is_whole, reversed(files)), files[-1] if files else None)
     for file in files:
-        if file != whole:
+        if file != kept:
             file.unlink(missing_ok=True)
             yield file
 
@@ -250,7 +251,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def _is_whole(path: Path) -> bool:
     try:
-        _read(path)
+        _read(path, mmap=True)  # its replay memory may be larger than the room for a second one
     except UserError:
         return False
     return True

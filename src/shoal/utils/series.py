@@ -40,11 +40,11 @@ def read_series(folder: Path) -> Series:
     # The journal first: what it has may become part of metrics.json meanwhile, never the other way.
     journal = _bytes(folder / JOURNAL_FILE)
     whole = _bytes(folder / SERIES_FILE)
-    series = _checked(json.loads(whole)) if whole is not None else {}
+    series: Series = _checked(json.loads(whole), SERIES_FILE) if whole is not None else {}
     for line in (journal or b"").split(b"\n")[:-1]:
-        for name, new in json.loads(line).items():
+        for name, new in _checked(json.loads(line), JOURNAL_FILE).items():
             one = series.setdefault(name, {"values": [], "steps": [], "timestamps": []})
-            known = len(one["steps"]) - new["at"]  # points of this line that metrics.json has already
+            known = len(one["steps"]) - _place(new)  # points of this line that metrics.json has already
             if known < 0:
                 raise ValueError(f"{JOURNAL_FILE} goes on from points of {name} that {SERIES_FILE} lacks")
             for key in _KEYS:
@@ -52,14 +52,26 @@ def read_series(folder: Path) -> Series:
     return series
 
 
-def _checked(series: Any) -> Series:
+def _place(new: Mapping[str, Any]) -> int:
+    """How many points of a metric come before those of a journal's line."""
+    at = new.get("at")
+    if not isinstance(at, int):
+        raise ValueError(f"{JOURNAL_FILE} does not say where its points belong")
+    return at
+
+
+def _checked(series: Any, file: str) -> dict[str, dict[str, Any]]:
     whole = isinstance(series, dict) and all(
-        isinstance(one, dict) and one.keys() >= set(_KEYS) and len({len(one[key]) for key in _KEYS}) == 1
+        isinstance(one, dict)
+        and all(isinstance(one.get(key), list) for key in _KEYS)
+        and len({len(one[key]) for key in _KEYS}) == 1
+        and all(isinstance(step, int | float) for step in one["steps"])
         for one in series.values()
     )
     if not whole:
-        raise ValueError(f"{SERIES_FILE} does not hold values, steps and timestamps by metric")
-    return series
+        raise ValueError(f"{file} does not hold values, steps and timestamps by metric")
+    checked: dict[str, dict[str, Any]] = series
+    return checked
 
 
 def _bytes(path: Path) -> bytes | None:
