@@ -68,6 +68,37 @@ def assert_nothing_launched():
 # What is refused before anything starts.
 
 REFUSED = {
+    "several unknown settings": (
+        [*GAME, "bacth_size=3", "map_name=3m", "env_args.lr=3", "use_per=True"],
+        ["4 unknown settings", "'bacth_size'", "as env_args.map_name", "say lr=3", "sampled uniformly"],
+    ),
+    "a name that leads elsewhere": ([*GAME, "name=../x"], ["name='../x'", "cannot name files"]),
+    "an absolute name": ([*GAME, "name=/etc/x"], ["name='/etc/x'", "take '/' out"]),
+    "a name that is too long": ([*GAME, f"name={'x' * 300}"], ["too long to name files"]),
+    "a NUL in a name": ([*GAME, "name=a\0b"], ["NUL"]),
+    "a NUL in a path": ([*GAME, "checkpoint_path=a\0b"], ["checkpoint_path='a\\x00b'", "NUL"]),
+    "bytes that are no text": ([*GAME, "name=\udcff"], ["command line is not valid UTF-8"]),
+    "a path that is too long": ([*GAME, f"checkpoint_path={'x' * 5000}"], ["File name too long"]),
+    "nobody's home": ([*GAME, "local_results_path=~no_such_user/x"], ["local_results_path", "cannot be found"]),
+    "a seed that no record holds": ([*GAME, f"seed={2**63}"], ["seed=", "too large"]),
+    "too many threads": ([*GAME, "torch_threads=100000"], ["torch_threads=100000", "from 0 to 1024"]),
+    "an infinite number": ([*GAME, "lr=1e400"], ["lr=", "not a finite number"]),
+    "a negative interval": ([*GAME, "runner_log_interval=-1"], ["runner_log_interval=-1", "at least 1"]),
+    "a negative loss": (
+        ["--config=qmix", "--env-config=matrix_game", "with", "td_loss=-1"],
+        ["td_loss=-1", "0 or more"],
+    ),
+    "a value and settings of its own": ([*GAME, "env_args=3", "env_args.payoff=3"], ["KEY.X", "leave one out"]),
+    "an odd level": (["-l", "LOUD", *GAME], ["--loglevel=LOUD", "INFO"]),
+    "a level below 0": (["-l", "-5", *GAME], ["--loglevel=-5", "0 to 50"]),
+    "an odd interval": (["-b", "soon", *GAME], ["--beat-interval=soon", "no number"]),
+    "no interval": (["-b", "0", *GAME], ["--beat-interval=0", "above 0"]),
+    "an odd capture": (["-C", "all", *GAME], ["--capture=all", "no, sys, fd"]),
+    "an odd priority": (["-P", "nan", *GAME], ["--priority=nan", "no number"]),
+    "an id that leads elsewhere": (["-i", "../x", *GAME], ["--id=../x", "cannot name files"]),
+    "an empty folder of records": (["-F", "", *GAME], ["--file_storage is empty"]),
+    "an odd database": (["-s", "x", *GAME, *QUICK], ["--sql=x", "cannot record runs"]),
+    "an odd bucket": (["-S", "x", *GAME, *QUICK], ["--s3=x", "cannot record runs"]),
     "unknown setting": ([*GAME, "bacth_size=3"], ["'bacth_size'", "'batch_size'", "print_config"]),
     "unknown setting of the environment": ([*GAME, "env_args.payof=3"], ["'env_args.payof'", "'env_args.payoff'"]),
     "a setting that another component reads": (
@@ -89,7 +120,7 @@ REFUSED = {
     ),
     "a mixer that is left out": ([*GAME, "mixer=dmaq_qatten"], ["'dmaq_qatten'", "mixer=dmaq is QPLEX"]),
     "unknown mixer": ([*GAME, "mixer=qmx"], ["mixer 'qmx'", "'qmix'"]),
-    "K below 0": ([*GAME, "K=-1"], ["K=-1", "0 or more"]),
+    "K below 0": ([*GAME, "K=-1"], ["K=-1", "from 0 to 100"]),
     "T of 0": ([*GAME, "T=0"], ["T=0", "positive"]),
     "T below 0": ([*GAME, "T=-0.5"], ["T=-0.5", "positive"]),
     "too small a buffer": ([*GAME, "buffer_size=3", "batch_size=4"], ["buffer_size=3", "batch_size=4", "raise"]),
@@ -192,6 +223,7 @@ class Blocker:
     [
         ("pettingzoo", ["--config=s2q", "--env-config=pettingzoo", "with", "runner=episode"]),
         ("pymongo", ["-m", "localhost:1:db", *GAME, *QUICK]),
+        ("hashfs", ["-t", "x", *GAME, *QUICK]),
         ("tensorboardX", [*GAME, *QUICK, "use_tensorboard=True"]),
     ],
 )
@@ -231,6 +263,54 @@ def test_a_component_that_another_process_lacks_is_refused(cli):
     assert_nothing_launched()
 
 
+def test_a_password_in_a_database_address_is_not_shown(cli):
+    result = cli("-s", "mysql+nothing://user:secret@127.0.0.1:1/x", *GAME, *QUICK)
+    assert_refused(result, "--sql=mysql+nothing://***@127.0.0.1:1/x")
+    assert "secret" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("git", "words"), [(None, "not run from a git checkout"), ({"commit": "0" * 40, "dirty": True}, "commit or stash")]
+)
+def test_a_dirty_checkout_is_refused_on_request(cli, monkeypatch, git, words):
+    monkeypatch.setattr("shoal.options.recording.git_commit", lambda path: git)
+    assert_refused(cli("-e", *GAME, *QUICK), "--enforce_clean", words)
+    assert_nothing_launched()
+
+
+def test_a_clean_checkout_runs(cli, monkeypatch):
+    monkeypatch.setattr("shoal.options.recording.git_commit", lambda path: {"commit": "0" * 40, "dirty": False})
+    assert cli("-e", *GAME, *QUICK).status == 0
+
+
+@pytest.mark.parametrize("seed", [20261128123456, 2**63 - 1])
+def test_large_seeds_train_and_differ(cli, seed):
+    quick = [word for word in QUICK if not word.startswith("seed")]
+    assert cli(*GAME, *quick, f"seed={seed}", "runner=parallel", "batch_size_run=2").status == 0
+    assert read_json(Path("results/sacred/1/config.json"))["seed"] == seed
+
+
+def test_networks_that_fit_no_memory_are_refused(cli):
+    result = cli(*GAME, *QUICK, "rnn_hidden_dim=1000000000000")
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    assert "do not fit into memory: lower rnn_hidden_dim=1000000000000 or" in result.err
+
+
+def test_results_may_lie_at_home(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cli(*GAME, *QUICK, "local_results_path=~/my runs").status == 0
+    assert (tmp_path / "home" / "my runs" / "sacred" / "1" / "run.json").is_file()
+    assert cli("with", "resume=~/my runs/sacred/1", "t_max=40").status == 0
+
+
+def test_a_component_whose_code_fails_is_named_with_the_line(cli, monkeypatch, tmp_path):
+    (tmp_path / "broken_part.py").write_text("class Mixer:\n    size = 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = cli(*GAME, "mixer=broken_part:Mixer")
+    assert_refused(result, "mixer=broken_part:Mixer", "ZeroDivisionError", "broken_part.py, line 2")
+
+
 # What it teaches.
 
 
@@ -264,6 +344,27 @@ def test_print_config_shows_every_setting_with_its_meaning(cli):
     assert "t_max = 30 " in plain
     assert "episode_limit = 2 " in plain
     assert not Path("results").exists()
+
+
+def test_what_is_no_terminal_gets_no_colours(cli):
+    for args in (["print_config", *GAME, *QUICK], ["-p", "-u", *GAME, *QUICK], ["print_named_configs", *GAME, *QUICK]):
+        result = cli(*args)
+        assert result.status == 0
+        assert "\x1b" not in result.out
+
+
+def test_a_terminal_gets_colours_unless_it_asks_for_none(tmp_path):
+    read = "lambda fd: os.read(fd, 9999)"
+    script = f"import os, pty, sys; sys.exit(pty.spawn([sys.executable, *sys.argv[1:]], {read}))"
+    shown = {}
+    for name, more in (("plain", {"NO_COLOR": "1"}), ("coloured", {"NO_COLOR": ""})):
+        command = [sys.executable, "-c", script, str(MAIN), "print_config", *GAME, *QUICK]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(**more), stdin=subprocess.DEVNULL, capture_output=True, timeout=120
+        )
+        shown[name] = done.stdout
+    assert b"\x1b[" in shown["coloured"]
+    assert b"\x1b[" not in shown["plain"]
 
 
 def test_doctor_is_a_command(cli):
@@ -753,7 +854,14 @@ def test_a_checkpoint_that_is_not_ours_is_refused(cli, copied):
         (["--config=qmix", "--env-config=matrix_game", "with"], ["learner=s2q_learner (now q_learner)"]),
         ([*GAME, "rnn_hidden_dim=32"], ["rnn_hidden_dim=64 (now 32)"]),
         ([*GAME, "K=1"], ["K=2 (now 1)"]),
-        ([*GAME, "env_args.payoff=[[1,2],[3,4]]"], ["env_args.payoff="]),
+        (
+            [*GAME, "env_args.payoff=[[1,2],[3,4]]"],
+            ["does not fit this run: the environment's sizes differ (n_actions 3 in the checkpoint, 2 here)"],
+        ),
+        (
+            [*GAME, "lr=0.5", "test_interval=7", "rnn_hidden_dim=32"],
+            ["does not fit this run: it was made with rnn_hidden_dim=64 (now 32), lr=0.001 (now 0.5)"],
+        ),
     ],
 )
 def test_the_checkpoint_of_another_run_is_refused_with_the_difference(cli, models, args, words):
@@ -765,6 +873,12 @@ def test_the_checkpoint_of_another_run_is_refused_with_the_difference(cli, model
         assert word in sentence
     assert len(sentence) < 600
     assert not Path("results/models").exists()
+
+
+def test_a_run_does_not_go_on_in_an_environment_of_other_sizes(cli, models):
+    result = cli("with", f"resume={models}", "env_args.payoff=[[1,2],[3,4]]")
+    assert result.status == 1
+    assert "the environment's sizes differ (n_actions 3 in the checkpoint, 2 here)" in result.err
 
 
 def test_a_resume_may_name_its_own_algorithm_but_no_other(cli, models):

@@ -123,6 +123,57 @@ def test_files_that_hold_no_team_are_refused(tmp_path: Path) -> None:
         deployment.export({"learner": {}}, tmp_path / "other.pt")
 
 
+@pytest.fixture(scope="module")
+def team_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A team, as read from its file."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["src/main.py", "--config=vdn", *QUICK]) == 0
+        assert main(["src/main.py", "export", "results/sacred/1"]) == 0
+    return checkpoints.load(folder / "team.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"networks": None}, "no whole team"),
+        ({"networks": {}}, "do not go together"),
+        ({"networks": {"agent.fc_in.weight": torch.zeros(3)}}, "do not go together"),
+        ({"networks": 3}, "no whole team"),
+        ({"spec": {}}, "do not go together"),
+        ({"spec": {"n_agents": 2}}, "do not go together"),
+        ({"spec": 3}, "no whole team"),
+        ({"config": {}}, "has no value"),
+        ({"config": 3}, "no whole team"),
+        ({"config": {"learner": "q_learner", "env": "x", "mac": "nothing"}}, "Unknown mac 'nothing'"),
+        ({"team": 99}, "holds no exported team"),
+    ],
+)
+def test_a_malformed_team_is_refused_in_a_sentence(
+    team_file: dict[str, Any], tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    torch.save(team_file | change, tmp_path / "team.pt")
+    with pytest.raises(UserError, match=words):
+        deployment.load(tmp_path / "team.pt")
+
+
+@pytest.mark.parametrize("part", ["networks", "spec", "config", "team"])
+def test_a_team_that_lacks_a_part_is_refused_in_a_sentence(
+    team_file: dict[str, Any], tmp_path: Path, part: str
+) -> None:
+    torch.save({key: value for key, value in team_file.items() if key != part}, tmp_path / "team.pt")
+    with pytest.raises(UserError, match=r"no whole team|no exported team"):
+        deployment.load(tmp_path / "team.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"a text", b"PK\x03\x04 half an archive"])
+def test_a_file_of_another_kind_is_no_team(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "team.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"team\.pt"):
+        deployment.load(tmp_path / "team.pt")
+
+
 def test_a_team_imports_only_what_its_reader_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = "shoal.modules.agents.rnn:RNNAgent"
     assert in_process(tmp_path, "--config=vdn", *QUICK, f"agent={agent}") == 0

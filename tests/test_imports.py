@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Part of the package -> the other parts that it may import. The entry points may import all. Sweeps start whole runs,
 and so stand above cli."""
 
-ENTRY_POINTS = {"cli", "deployment", "doctor", "sync", "__init__"}
+ENTRY_POINTS = {"cli", "options", "deployment", "doctor", "sync", "__init__"}
 
 
 def part_of(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,14 @@ import numpy as np
 import sacred
 import yaml
 from docopt import DocoptExit, docopt
-from sacred.arg_parser import get_config_updates
 from sacred.config.config_summary import ConfigSummary
 from sacred.observers import FileStorageObserver, RunObserver
 from sacred.run import Run
 
-from shoal import registry
+from shoal import options, registry
 from shoal.config import files, trust
 from shoal.config.settings import RunSettings, declared_by
+from shoal.declare import PathText, checked, shown
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils import metric_names, recording
@@ -57,6 +58,11 @@ CONFIG_OPTIONS: dict[str, files.Kind] = {"--config": "algs", "--env-config": "en
 TRUST = "--trust"
 OF_ONE_START = ("checkpoint_path", "load_step", "evaluate", "save_replay")
 """What a checkpoint's run was started with that a run which goes on with it is not."""
+OF_THE_SYSTEM = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EMFILE),
+    *(errno.ENFILE, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG, errno.EIO),
+}
+"""What the user can mend of what the operating system refuses."""
 PROGRAM = "src/main.py"
 SETTINGS_FILE = "settings.yaml"
 """In a run's record: every setting, in a form that may stand behind `with`."""
@@ -80,9 +86,18 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:  # `--list | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in OF_THE_SYSTEM:
+            raise
+        where = f": {shown(error.filename)}" if error.filename else ""
+        print(f"error: {error.strerror}{where}. Free what is short, or choose another place.", file=sys.stderr)
+        return 1
 
 
 def _main(argv: list[str]) -> int:
+    for word in argv[1:]:
+        if not word.isascii() and word.encode(errors="replace").decode() != word:
+            raise UserError(f"{word!a} on the command line is not valid UTF-8: write it in UTF-8.")
     chosen, rest = _pop_config_options(argv[1:])
     trusted = TRUST in rest
     rest = [argument for argument in rest if argument != TRUST]
@@ -102,7 +117,7 @@ def _main(argv: list[str]) -> int:
 
         return deployment.main(rest[1:], trusted)
 
-    sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would take the terminal away from the live display
+    options.prepare_sacred()
     ex = sacred.Experiment("shoal", save_git_info=False)
     ex.captured_out_filter = recording.bounded_output  # type: ignore[assignment]
 
@@ -123,9 +138,9 @@ def _main(argv: list[str]) -> int:
             f"The command line {' '.join(argv[1:])!r} was not understood: settings come after the word 'with', as in "
             "--config=s2q --env-config=smax with env_args.map_name=3m (see --help)."
         ) from None
+    options.check(args)
 
-    updates, named = get_config_updates(args["UPDATE"])
-    given = files.given(named, updates)
+    given = files.typed(args["UPDATE"])
     raw, sources, content, notes = raw_config(chosen, given, trusted)
     if raw.get("seed") is None:
         raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
@@ -145,7 +160,7 @@ def _main(argv: list[str]) -> int:
     ex.configurations.append(_ResolvedConfig(settings, set(files.overlay(given)[1])))
     if command == "train" and not args["--unobserved"]:
         ex.observers.extend(_observers(settings, args))
-    args["--file_storage"] = args["--mongo_db"] = None  # taken care of
+    args |= dict.fromkeys(options.TAKEN_CARE_OF)
     args["--name"] = args["--name"] or settings.of(ExperimentSettings).name
     # Around all of it: sacred, too, takes time to start and to finish, and what ends it then must be recorded.
     with sigterm_interrupts():
@@ -219,11 +234,13 @@ def raw_config(
     if updates.get("resume"):
         content: dict[str, Any] | None
         file, content = checkpoints.load_for_resume(
-            checkpoints.recorded_models(Path(str(updates["resume"]))),
+            checkpoints.recorded_models(_path("resume", updates)),
             _load_step(updates),
             warn=lambda text: print(f"warning: {text}", file=sys.stderr),
         )
         trust.check(content, file, trusted, given=named)
+        if not isinstance(content.get("config"), Mapping) or not {"env", "env_args"} <= content["config"].keys():
+            raise UserError(f"{file} does not say with which settings its run was made: it cannot be resumed.")
         recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
         for option, kind in CONFIG_OPTIONS.items():
             if option in chosen:
@@ -245,9 +262,14 @@ def raw_config(
     content = None
     if config.get("checkpoint_path"):
         content = checkpoints.load(
-            checkpoints.find(checkpoints.recorded_models(Path(str(config["checkpoint_path"]))), _load_step(config))
+            checkpoints.find(checkpoints.recorded_models(_path("checkpoint_path", config)), _load_step(config))
         )
     return config, sources, content, files.notes(layers)
+
+
+def _path(key: str, config: Mapping[str, Any]) -> Path:
+    """The path in a setting that is still unchecked."""
+    return Path(checked((PathText(),), str(config[key]), key))
 
 
 def _load_step(config: Mapping[str, Any]) -> int:
@@ -406,7 +428,7 @@ def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserv
     target = target or os.environ.get(MONGO_VARIABLE)
     if target:
         observers.append(mongo_observer(str(target), warn=lambda text: print(f"warning: {text}", file=sys.stderr)))
-    return observers
+    return [*observers, *options.other_observers(args)]
 
 
 class _ResolvedConfig:

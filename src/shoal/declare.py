@@ -11,10 +11,14 @@ import dataclasses
 import functools
 import math
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from shoal.utils.errors import UserError
+
+LONGEST_SHOWN = 100
+"""Characters of a value that a sentence shows."""
 
 
 class OutOfRangeError(UserError, ValueError):
@@ -96,12 +100,40 @@ class PathText(Check):
     """Whether it must not be empty."""
 
     def read(self, value: Any) -> Any:
+        require_writable(value)
         if self.needed and not value:
             raise ValueError("is no path: name a folder ('.' is this one)")
         try:
             return str(Path(value).expanduser()) if value else value
         except RuntimeError as error:  # ~somebody who has no account
             raise ValueError(f"cannot be found: {error}") from error
+
+
+def require_writable(value: Any) -> None:
+    """Refuse text, in lists and mappings too, that no record and no path can hold.
+
+    Raises:
+        ValueError: the message goes on after "KEY=VALUE ".
+    """
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("holds a NUL character: take it out")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("is not valid UTF-8: write it in UTF-8") from None
+    elif isinstance(value, Mapping):
+        for entry in (*value.keys(), *value.values()):
+            require_writable(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            require_writable(entry)
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence shows it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 @functools.cache
@@ -125,7 +157,7 @@ def checked(checks: tuple[Check, ...], value: Any, path: str, help_text: str = "
             value = check.read(value)
     except ValueError as error:
         meaning = f" ({help_text})" if help_text else ""
-        raise OutOfRangeError(f"{path}={value!r} {error}{meaning}.") from None
+        raise OutOfRangeError(f"{path}={shown(value)} {error}{meaning}.") from None
     return value
 
 

@@ -1,6 +1,6 @@
 """`python src/main.py export CHECKPOINT`: a trained team without its training, and `load` for programs that play it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +113,20 @@ def load(path: Path | str, components: Collection[str] = ()) -> BasicMAC:
     content = checkpoints.load(path)
     if content.get("team") != FORMAT:
         raise UserError(f"{path} holds no exported team: python src/main.py export CHECKPOINT writes one.")
+    if not all(isinstance(content.get(part), Mapping) for part in ("config", "spec", "networks")):
+        raise UserError(f"{path} is no whole team: python src/main.py export CHECKPOINT writes one anew.")
     strange = {k: v for k, v in trust.imports_of(content["config"], _NOT_THE_TEAM).items() if v not in components}
     if strange:
         raise UserError(
             f"{path} names code that is not Shoal's ({', '.join(f'{k}={v}' for k, v in strange.items())}): "
             f"if you trust it, load it with components={sorted(strange.values())}."
         )
-    team = _learner(content).controller.for_execution()
-    team.load_state_dict(content["networks"])
+    try:
+        team = _learner(content).controller.for_execution()
+        team.load_state_dict(content["networks"])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"The settings, sizes and networks in {path} do not go together ({reason}): export it anew."
+        ) from error
     return team.requires_grad_(False)

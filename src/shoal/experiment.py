@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from shoal import registry
 from shoal.components.alarm import Alarm, RangeAlarm
 from shoal.components.replay import ReplayBuffer
 from shoal.components.schedules import TMax
 from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
-from shoal.declare import Checked, FileName, PathText, Range
+from shoal.declare import Checked, FileName, PathText, Range, shown
 from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
 from shoal.runners.runner import EnvironmentsFailedError, Runner
@@ -28,6 +29,14 @@ from shoal.utils.mongo import refuse_secret
 from shoal.utils.seeding import LARGEST_SEED, random_state, seed_everything, set_random_state, unless_raised
 from shoal.utils.signals import Interrupted, StopRequest
 
+OF_NO_NETWORK = {"resume", "checkpoint_path", "load_step", "evaluate", "seed", "t_max", "name", "local_results_path"}
+"""Settings that never keep a checkpoint from fitting."""
+NETWORKS = ("agent", "mixer", "mac", "critic", "central_mac", "central_agent", "central_mixer")
+"""Kinds of component whose settings size networks."""
+SIZES_OF_NETWORKS = ("n_agents", "n_actions", "obs_dim", "state_dim", "discrete")
+"""Of an environment: what a run that goes on must have again."""
+MOST_NAMED = 8
+"""Differing settings that a sentence names."""
 MOST_THREADS = 1024
 """Of torch. Starting more than the operating system allows would end the process without a word."""
 
@@ -178,9 +187,24 @@ class Experiment:
             self.buffer = self._make_buffer()
             self.alarm = self._make_alarm()
             self.best = BestPolicy() if s.absolute_test_nepisode and not s.evaluate else None
-        except BaseException:
+        except BaseException as error:
             self.runner.close()
+            if _is_lack_of_memory(error):
+                raise UserError(
+                    f"The networks of these settings do not fit into memory: lower {self._largest_widths()}."
+                ) from error
             raise
+
+    def _largest_widths(self) -> str:
+        """The largest numbers that networks are built from, as settings."""
+        run = self.all_settings
+        sizes = {
+            key: run.values[key]
+            for key, row in run.declared.items()
+            if row.reader.partition("=")[0] in NETWORKS and type(run.values.get(key)) is int
+        }
+        largest = sorted(sizes, key=lambda key: -sizes[key])[:2]
+        return " or ".join(f"{key}={sizes[key]}" for key in largest)
 
     def _make_buffer(self) -> ReplayBuffer:
         s = self.settings
@@ -525,6 +549,8 @@ class Experiment:
         Raises:
             UserError: it is the checkpoint of another kind of run.
         """
+        if whole and (sizes := self._other_sizes(content, SIZES_OF_NETWORKS)):  # they may fit by chance
+            raise UserError(f"The checkpoint does not fit this run: {sizes}.")
         try:
             progress = Progress(**content["progress"])
             if not whole:
@@ -547,17 +573,49 @@ class Experiment:
             raise UserError(f"The checkpoint does not fit this run: {self._difference(content)}.") from error
 
     def _difference(self, content: dict[str, Any]) -> str:
-        """The settings in which a checkpoint's run was another one than this."""
+        """In what a checkpoint's run was another one than this, what decides about its networks first."""
         theirs, ours = _flat(content.get("config", {})), _flat(self.all_settings.values)
-        ignored = {"resume", "checkpoint_path", "load_step", "evaluate", "seed", "t_max"}
-        keys = [k for k in ours if k in theirs and theirs[k] != ours[k] and k not in ignored]
-        if not keys:
-            return "it holds other networks than the settings describe"
-        return "it was made with " + ", ".join(f"{k}={theirs[k]} (now {ours[k]})" for k in keys)
+        keys = [k for k in ours if k in theirs and theirs[k] != ours[k] and k not in OF_NO_NETWORK]
+        keys.sort(key=lambda k: self._weight(k))
+        settings = ", ".join(f"{k}={_said(theirs[k])} (now {_said(ours[k])})" for k in keys[:MOST_NAMED])
+        more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+        causes = (self._other_sizes(content), f"it was made with {settings}{more}" if keys else "")
+        return "; ".join(filter(None, causes)) or "it holds other networks than the settings describe"
+
+    def _weight(self, key: str) -> int:
+        """How far down a setting stands among the causes of a mismatch."""
+        reader = self.all_settings.declared[key].reader.partition("=")[0]
+        if key in registry.COMPONENTS:
+            return 0
+        return 1 if reader in NETWORKS else {"learner": 2, "env": 3}.get(reader, 4)
+
+    def _other_sizes(self, content: Mapping[str, Any], looked_at: Collection[str] = ()) -> str:
+        """The environment's sizes that a checkpoint has otherwise; empty where none, or where it does not know them."""
+        theirs, ours = content.get("spec"), asdict(self.runner.spec)
+        if not isinstance(theirs, Mapping):
+            return ""
+        sizes = [
+            f"{key} {theirs[key]} in the checkpoint, {ours[key]} here"
+            for key in looked_at or ours.keys() - {"action_classes"}
+            if key in theirs and theirs[key] != ours[key]
+        ]
+        return f"the environment's sizes differ ({'; '.join(sizes)})" if sizes else ""
 
     def close(self) -> None:
         """End the environments, whatever happened."""
         self.runner.close()
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    """Whether something was too large: torch has a type of its own for that on GPUs alone."""
+    words = ("allocate memory", "out of memory", "overflow", "negative dimension", "invalid for input of size")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def _said(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ the class and give it a line below, or name it by its import path on the command
 ``mixer=my_package.my_module:MyMixer``.
 """
 
+import dataclasses
 import difflib
 import importlib
+import traceback
 from typing import Any
 
 from shoal.utils.errors import UserError
@@ -146,7 +148,13 @@ def find(kind: str, name: str) -> type[Any]:
         component = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{kind}={name} cannot be loaded from {path}: {error}.") from error
-    if not isinstance(component, type) or not hasattr(component, "Settings"):
+    except Exception as error:  # whatever the code in it raises
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        frames = traceback.extract_tb(error.__traceback__)
+        raise UserError(
+            f"{kind}={name} cannot be loaded from {path}: {what} ({frames[-1].filename}, line {frames[-1].lineno})."
+        ) from error
+    if not isinstance(component, type) or not dataclasses.is_dataclass(getattr(component, "Settings", None)):
         raise UserError(f"{kind}={name}: {path} is not a class with a nested Settings dataclass.")
     return component
 

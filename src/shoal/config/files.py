@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from sacred.arg_parser import get_config_updates
 
 from shoal.config import old_names
 from shoal.registry import COMPONENTS, nearest
@@ -147,6 +148,21 @@ def given(named: Sequence[str], updates: Mapping[str, Any]) -> list[Layer]:
     """What stands behind ``with``: YAML files, the one that wins first as sacred has them, and over them KEY=VALUE."""
     read_in = [layer for name in reversed(named) for layer in from_source(name, read(Path(name)))]
     return [*read_in, *from_source(TYPED, updates)]
+
+
+def typed(words: Sequence[str]) -> list[Layer]:
+    """The same, of the words themselves.
+
+    Raises:
+        UserError: they contradict each other, or a file cannot be read.
+    """
+    try:
+        updates, named = get_config_updates(words)
+    except TypeError:  # env_args=3 env_args.map_name=3m
+        raise UserError(
+            "A setting behind 'with' has both a value and settings of its own (KEY=... and KEY.X=...): leave one out."
+        ) from None
+    return given(named, updates)
 
 
 def notes(layers: Iterable[Layer]) -> list[str]:

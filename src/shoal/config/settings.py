@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from shoal import registry
 from shoal.config import old_names
-from shoal.declare import Check, checked, checks_of
+from shoal.declare import LONGEST_SHOWN, Check, checked, checks_of, require_writable, shown
 from shoal.utils.errors import UserError
 
 LARGEST_INT = 2**63 - 1
@@ -129,23 +129,6 @@ def convert(value: Any, annotation: Any) -> Any:
     raise TypeError
 
 
-def _refuse_unwritable(value: Any) -> None:
-    """Refuse text, in lists and mappings too, that no record and no path can hold."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("holds a NUL character: take it out")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError("is not valid UTF-8: write it in UTF-8") from None
-    elif isinstance(value, Mapping):
-        for entry in (*value.keys(), *value.values()):
-            _refuse_unwritable(entry)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            _refuse_unwritable(entry)
-
-
 class RunSettings:
     """Every setting of one run, checked, and the components it names.
 
@@ -175,7 +158,7 @@ class RunSettings:
         unread = {key: value for key, value in raw.items() if key != "env_args"}
         unread_env = raw.get("env_args") or {}
         if not isinstance(unread_env, Mapping):
-            raise UserError(f"env_args must be a mapping (env_args.map_name=...), not {unread_env!r}.")
+            raise UserError(f"env_args must be a mapping (env_args.map_name=...), not {shown(unread_env)}.")
         unread_env = dict(unread_env)
 
         queue: list[tuple[str, type[Any], str]] = [("", experiment_settings, "experiment")]
@@ -236,14 +219,14 @@ class RunSettings:
             return row.default
         value = source.pop(row.key)
         try:
-            _refuse_unwritable(value)
+            require_writable(value)
             value = convert(value, row.type)
         except TypeError:
             raise UserError(
-                f"{path}={value!r} has the wrong type: {row.reader} wants {type_name(row.type)} ({row.help})."
+                f"{path}={shown(value)} has the wrong type: {row.reader} wants {type_name(row.type)} ({row.help})."
             ) from None
         except ValueError as error:
-            raise UserError(f"{path}={value!r} {error} ({row.help}).") from None
+            raise UserError(f"{path}={shown(value)} {error} ({row.help}).") from None
         return checked(row.checks, value, path, row.help)
 
     def _refusal(self) -> UserError:
@@ -261,9 +244,9 @@ class RunSettings:
             if old is not None and not old.harmless:
                 advice[path] = old.why
             elif old is not None:
-                idle.setdefault(source, []).append(f"{path}={value} ({old.why})")
+                idle.setdefault(source, []).append(f"{path}={_typed(value)} ({old.why})")
             elif foreign and readers:
-                idle.setdefault(source, []).append(f"{path}={value} (only {', '.join(readers)} would read it)")
+                idle.setdefault(source, []).append(f"{path}={_typed(value)} (only {', '.join(readers)} would read it)")
             else:
                 advice[path] = self._advice(path, value, readers)
         for source, settings in idle.items():
@@ -288,7 +271,7 @@ class RunSettings:
         other = key if section else f"env_args.{key}"
         if other in self.declared:
             where = "is no setting of the environment" if section else "is a setting of the environment"
-            return f"it {where}, say {other}={value}"
+            return f"it {where}, say {other}={_typed(value)}"
         if readers:
             return f"nothing in this run reads it, only {', '.join(readers)} would. Remove it"
         near = self._near(key, bool(section)) or self._near(key, not section)
@@ -323,3 +306,8 @@ def _readers_elsewhere(path: str) -> list[str]:
         return suites
     readers = sorted(reader for names in found.values() for reader in names)
     return [*readers, f"{', '.join(suites)} as env_args.{key}"] if suites else readers
+
+
+def _typed(value: Any) -> str:
+    """A value as it stands on the command line, cut where it is long."""
+    return value if isinstance(value, str) and len(value) <= LONGEST_SHOWN else shown(value)

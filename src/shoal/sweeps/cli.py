@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sacred.arg_parser import get_config_updates
-
 from shoal.config import files
 from shoal.sweeps import plan
 from shoal.sweeps.board import Board
@@ -112,8 +110,7 @@ def read(arguments: list[str]) -> Request:
     """
     at = arguments.index("with") if "with" in arguments else len(arguments)
     options = _parser().parse_args(arguments[:at])
-    updates, named = get_config_updates(arguments[at + 1 :])
-    given = files.given(named, updates)
+    given = files.typed(arguments[at + 1 :])
     maps = _names(options.maps)
     search = read_settings(options.optuna) if options.optuna else None
     if search and options.grid:

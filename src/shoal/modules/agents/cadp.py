@@ -20,7 +20,7 @@ LARGEST_MATRIX = 10
 
 @dataclass(frozen=True)
 class CADPAgentSettings(RNNAgentSettings):
-    att_heads: Annotated[int, "attention heads of the advice exchange", Range(1)] = 4
+    att_heads: Annotated[int, "attention heads of the advice exchange", Range(1, 100)] = 4
     att_embed_dim: Annotated[int, "width of one head's queries, keys and values", Range(1)] = 32
     cadp_fusion: Annotated[
         Literal["late", "early"],

@@ -13,7 +13,7 @@ from shoal.modules.layers.stacked import StackedLinear, StackedMLP
 @dataclass(frozen=True)
 class MLPAgentSettings(Checked):
     rnn_hidden_dim: Annotated[int, "width of the agents' hidden layers (EPyMARL: hidden_dim)", Range(1)] = 64
-    mlp_layers: Annotated[int, "hidden layers of the feed-forward agent", Range(1)] = 2
+    mlp_layers: Annotated[int, "hidden layers of the feed-forward agent", Range(1, 100)] = 2
 
 
 class MLPAgent(Agent):
