@@ -25,6 +25,7 @@ from shoal.config.settings import RunSettings
 from shoal.envs.team import EPISODE_FAILED
 from shoal.experiment import ExperimentSettings, summary
 from shoal.runners.runner import (
+    EnvironmentsFailedError,
     EpisodeRunner,
     ParallelRunner,
     ParallelRunnerSettings,
@@ -239,6 +240,42 @@ def test_copies_that_fail_once_each_are_not_one_that_fails_many_times():
     rollout = runner.run(Reflex(), 0)
     assert rollout.env_restarts == 4
     assert_holds_what_happened(rollout.batch, rollout.stats)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_mistake_that_shows_late_is_worth_a_checkpoint_and_one_at_once_is_not(late):
+    class Mistaken(TeamEnv):
+        played = 0
+
+        def step(self, action):
+            Mistaken.played += 1
+            observation, reward, *rest = super().step(action)
+            return observation, None if Mistaken.played > 20 * late else reward, *rest
+
+    runner = EpisodeRunner(RunnerSettings(), Mistaken, TeamEnvSettings(), 3)
+    with pytest.raises(UserError, match="the reward is None") as end:
+        [runner.run(Reflex(), 0) for _ in range(30)]
+    assert isinstance(end.value, EnvironmentsFailedError) == late
+
+
+def test_without_an_action_nobody_plays_on_even_where_no_guard_stands():
+    class Idle(VectorisedTeamEnv):
+        @classmethod
+        def make_vector(cls, settings, num_envs):
+            env = in_this_process(TeamEnv, settings, num_envs)
+            start = env.reset
+
+            def reset(**kwargs):
+                observation, info = start(**kwargs)
+                observation["avail_actions"][1, 0] = 0
+                return observation, info
+
+            env.reset = reset
+            return env
+
+    runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=2), Idle, TeamEnvSettings(), 3)
+    with pytest.raises(UserError, match="agent 0 has no available action"):
+        runner.run(Reflex(), 0)
 
 
 def test_an_environment_that_goes_on_after_its_limit_is_an_error():

@@ -85,7 +85,7 @@ class Rollout:
 
 
 class EnvironmentsFailedError(UserError):
-    """An environment that fails again and again; the run saves a checkpoint before it ends."""
+    """An environment that no episode can be played in any more; the run saves a checkpoint before it ends."""
 
 
 class Runner:
@@ -140,7 +140,8 @@ class Runner:
                 is said, if the environment cannot be drawn.
 
         Raises:
-            EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row.
+            EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row, or gave, after its
+                first steps, something that cannot be played on with.
             NonFiniteError: an observation, a state or a reward is NaN or infinite.
             UserError: it cannot be used at all.
         """
@@ -151,7 +152,14 @@ class Runner:
         pending = np.ones(self.n, dtype=bool)
         most = self.settings.max_env_restarts
         while pending.any():
-            failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos, frames)
+            try:
+                failed = self._run_pending(controller, t_env, test_mode, pending, memory, final_infos, frames)
+            except (NonFiniteError, EnvironmentsFailedError):
+                raise
+            except UserError as error:  # what the environment gave fits nothing: repeating would not help
+                if not self._has_begun:
+                    raise
+                raise EnvironmentsFailedError(str(error)) from error
             failures += failed
             if failures.max() >= min(most, most if self._has_begun else _FIRST_TRIES):
                 why = getattr(self.env, "last_failure", "")
