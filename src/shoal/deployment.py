@@ -44,7 +44,7 @@ def main(args: list[str], trusted: bool = False) -> int:
         return 0
     source, out, step = _parse(args)
     file = checkpoints.find(checkpoints.recorded_models(source), step)
-    content = checkpoints.load(file)
+    content = checkpoints.require_run(checkpoints.load(file), file)
     trust.check(content, file, trusted, skip=_NOT_THE_TEAM)
     team = export(content, file)
     try:

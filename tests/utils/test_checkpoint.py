@@ -234,3 +234,19 @@ def test_where_no_checkpoint_can_be_read_the_newest_stays(tmp_path, monkeypatch)
     monkeypatch.setattr(torch, "load", stale)
     assert list(checkpoints.make_room(tmp_path, 30)) == [tmp_path / "9.pt", tmp_path / "20.pt"]
     assert checkpoints.steps_in(tmp_path) == [30]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"team": 1, "config": {}, "spec": {}, "networks": {}}, r"run\.pt is an exported team"),
+        (
+            dict.fromkeys(set(checkpoints.RUN) - {"buffer", "progress"}),
+            r"run\.pt is no whole .* lacks progress, buffer\.",
+        ),
+    ],
+)
+def test_a_file_without_a_run_is_no_run_to_go_on_with(tmp_path, content, why):
+    path = checkpoints.write(content, tmp_path / "run.pt")
+    with pytest.raises(UserError, match=why):
+        checkpoints.load_for_resume(path, 0, warn=print)

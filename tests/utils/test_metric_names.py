@@ -45,7 +45,13 @@ def test_scores_with_and_without_a_win_rate_compare():
 
 
 @pytest.mark.parametrize(
-    ("key", "metric"), [("return", "test_return_mean"), ("win_rate", "test_win_rate"), ("mean", "test_mean_mean")]
+    ("key", "metric"),
+    [
+        ("return", "test_return_mean"),
+        ("win_rate", "test_win_rate"),
+        ("mean", "test_mean_mean"),
+        ("two\nlines", "test_two\nlines_mean"),
+    ],
 )
 def test_a_metric_has_the_name_of_its_key(key, metric):
     assert metric_of(key, "test_") == metric

@@ -41,7 +41,7 @@ def play(path: Path, episodes: int, trusted: bool = False) -> list[np.ndarray]:
         UserError: there is no checkpoint, or its actions are not vectors.
     """
     file = checkpoints.find(checkpoints.recorded_models(path))
-    content = checkpoints.load(file)
+    content = checkpoints.require_run(checkpoints.load(file), file)
     trust.check(content, file, trusted)
     changes = {"evaluate": True, "checkpoint_path": str(file), "load_step": 0, "resume": "", "save_replay": False}
     settings = RunSettings(content["config"] | changes, ExperimentSettings)

@@ -58,7 +58,7 @@ def read_slots(path: Path) -> Slots:
         UserError: there is no checkpoint, or no codebook in it.
     """
     file = checkpoints.find(checkpoints.recorded_models(path))
-    content = checkpoints.load(file)
+    content = checkpoints.require_run(checkpoints.load(file), file)
     learner = content["learner"]
     if PREFIX + "position" not in learner:
         name = content["config"].get("name", "?")

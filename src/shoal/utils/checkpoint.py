@@ -29,6 +29,8 @@ STARTS_FILE = "starts"
 """How many times a run went on from a folder of checkpoints."""
 NETWORKS = ("learner", "best", "networks")
 """Parts of a checkpoint, or of an exported team, whose numbers must all be finite."""
+RUN = ("config", "learner", "runner", "progress", "buffer", "random")
+"""Parts of the checkpoint of a run; an exported team lacks most of them."""
 MODEL_DIR_FILE = "model_dir.txt"
 """In a run's record: where its checkpoints are."""
 
@@ -211,11 +213,11 @@ def load_for_resume(path: Path, load_step: int, warn: Callable[[str], None]) -> 
     With a ``load_step`` the nearest one to it instead of the newest; damaged ones are passed over with a warning.
 
     Raises:
-        UserError: there is none, or the file ``path`` is damaged.
+        UserError: there is none, the file ``path`` is damaged, or it is no run's.
     """
     first = find(path, load_step)
     if path.is_file():
-        return first, load(first)
+        return first, require_run(load(first), first)
     steps = [int(first.stem), *(step for step in _next_to(first) if step != int(first.stem))]
     trouble = ""
     for step in steps:
@@ -227,9 +229,26 @@ def load_for_resume(path: Path, load_step: int, warn: Callable[[str], None]) -> 
             continue
         if trouble:
             warn(f"{trouble} The run goes on from {file}, the next whole one.")
-        return file, content
+        return file, require_run(content, file)
     best = f" {path / BEST} lies beside them: name it to go on from there." if (path / BEST).is_file() else ""
     raise UserError(f"{trouble} No other checkpoint in {path} is whole.{best}")
+
+
+def require_run(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content of the file ``path``, if it is a run's.
+
+    Raises:
+        UserError: it is an exported team's, or parts are missing.
+    """
+    if "team" in content:
+        raise UserError(
+            f"{path} is an exported team, which can only be played (deployment.load): give the checkpoint that it is "
+            "from."
+        )
+    missing = [part for part in RUN if part not in content]
+    if missing:
+        raise UserError(f"{path} is no whole checkpoint of a run: it lacks {', '.join(missing)}. Give another one.")
+    return content
 
 
 def load(path: Path) -> dict[str, Any]:

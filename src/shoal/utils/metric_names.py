@@ -72,7 +72,7 @@ OWN = (
 )
 """Patterns of all names that Shoal itself records."""
 _OWN = re.compile("|".join(OWN))
-_PARTS = re.compile(rf"({ABSOLUTE_TEST}|{TEST}|)({'|'.join(EXECUTIONS)}|)(.*?)(?:_mean)?")
+_PARTS = re.compile(rf"({ABSOLUTE_TEST}|{TEST}|)({'|'.join(EXECUTIONS)}|)(.*?)(?:_mean)?", re.DOTALL)
 
 
 def metric_of(key: str, prefix: str = "") -> str:
