@@ -89,6 +89,8 @@ REFUSED = {
         ["td_loss=-1", "0 or more"],
     ),
     "a value and settings of its own": ([*GAME, "env_args=3", "env_args.payoff=3"], ["KEY.X", "leave one out"]),
+    "a word that is no setting": ([*GAME, "fast"], ["'fast' behind 'with' is neither KEY=VALUE nor a YAML file"]),
+    "a value that is none": ([*GAME, "env_args.payoff={[1]}"], ["env_args.payoff={[1]}", "cannot be read"]),
     "an odd level": (["-l", "LOUD", *GAME], ["--loglevel=LOUD", "INFO"]),
     "a level below 0": (["-l", "-5", *GAME], ["--loglevel=-5", "0 to 50"]),
     "an odd interval": (["-b", "soon", *GAME], ["--beat-interval=soon", "no number"]),
@@ -288,6 +290,23 @@ def test_large_seeds_train_and_differ(cli, seed):
     quick = [word for word in QUICK if not word.startswith("seed")]
     assert cli(*GAME, *quick, f"seed={seed}", "runner=parallel", "batch_size_run=2").status == 0
     assert read_json(Path("results/sacred/1/config.json"))["seed"] == seed
+
+
+def test_too_few_open_files_are_said_with_the_remedy(tmp_path):
+    command = [sys.executable, str(MAIN), "-u", *GAME, *QUICK, "runner=parallel", "batch_size_run=40"]
+    (tmp_path / "many.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    words = [word.replace("--env-config=matrix_game", "--env-config=many.yaml") for word in command]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -n 60; exec "$@"', "bash", *words],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: Too many open files. Raise the limit" in done.stderr
 
 
 def test_networks_that_fit_no_memory_are_refused(cli):

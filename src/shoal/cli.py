@@ -63,6 +63,14 @@ OF_THE_SYSTEM = {
     *(errno.ENFILE, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG, errno.EIO),
 }
 """What the user can mend of what the operating system refuses."""
+_ANOTHER_PLACE = "Choose another place, or see to it that this one can be written."
+_REMEDY = {
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower batch_size_run.",
+    errno.ENFILE: "The whole machine has too many files open: lower batch_size_run, or run fewer things.",
+    errno.ENOSPC: "Free some space (files and inodes: df -h, df -i), or choose another place.",
+    errno.EDQUOT: "Free some space, or choose another place.",
+    errno.ENAMETOOLONG: "Choose shorter names.",
+}
 PROGRAM = "src/main.py"
 SETTINGS_FILE = "settings.yaml"
 """In a run's record: every setting, in a form that may stand behind `with`."""
@@ -90,7 +98,7 @@ def main(argv: list[str]) -> int:
         if error.errno not in OF_THE_SYSTEM:
             raise
         where = f": {shown(error.filename)}" if error.filename else ""
-        print(f"error: {error.strerror}{where}. Free what is short, or choose another place.", file=sys.stderr)
+        print(f"error: {error.strerror}{where}. {_REMEDY.get(error.errno or 0, _ANOTHER_PLACE)}", file=sys.stderr)
         return 1
 
 

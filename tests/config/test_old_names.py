@@ -116,6 +116,14 @@ FILES = {
     "pymarl2 vdn": PYMARL2 | N_MAC | {"mixer": "vdn", "name": "vdn_env=8_adam_td_lambda"},
     "pymarl2 ow_qmix": PYMARL2 | CENTRAL | {"mixer": "qmix", "name": "ow_qmix_env=8_adam_td_lambda"},
     "pymarl2 qplex": PYMARL2 | DUELLING | {"mixer": "dmaq", "name": "qplex_env=8_adam_td_lambda"},
+    "pymarl2 iql": {
+        **{k: v for k, v in PYMARL.items() if "hyper" not in k and "mixing" not in k},
+        "mixer": None,
+        "runner": "parallel",
+        "batch_size_run": 8,
+        "optimizer": "adam",
+        "name": "iql_env=8_adam",
+    },
     "epymarl qmix": EPYMARL,
     "epymarl iql": EPYMARL | {"mixer": None, "use_rnn": True, "hidden_dim": 128, "name": "iql"},
     "s2q": S2Q,
@@ -162,6 +170,8 @@ def test_what_a_file_leaves_to_its_own_code_is_as_there(tmp_path):
     settings, _ = resolved(written(tmp_path, EPYMARL), td_lambda=0.5)
     assert settings.values["optimizer"] == "adam"
     assert settings.values["td_lambda"] == 0.5
+    values = resolved(written(tmp_path, FILES["pymarl2 iql"]))[0].values
+    assert (values["optimizer"], values["td_loss"], values["td_lambda"]) == ("adam", 0.5, 0)
     settings, _ = resolved("qmix")
     assert settings.values["td_lambda"] == 0.6
 
@@ -208,6 +218,7 @@ def test_the_release_of_s2q_reads_rnn_hidden_dim(tmp_path):
         ({"common_reward": False}, ["'common_reward'", "one reward"]),
         ({"target_update_interval_or_tau": 0.01}, ["soft target updates", "target_update_interval=200"]),
         ({"runner": "episode", "batch_size_run": 8}, ["'batch_size_run'", "runner=parallel"]),
+        ({"agent": "att_rnn"}, ["agent=att_rnn", "another network in PyMARL2", "qmix_cadp"]),
         ({"learner": "coma_learner"}, ["coma_learner", "value-based"]),
         ({"mac": "non_shared_mac"}, ["non_shared_mac", "share their parameters"]),
         ({"central_rnn_hidden_dim": 32}, ["'central_rnn_hidden_dim'", "rnn_hidden_dim"]),

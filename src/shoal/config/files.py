@@ -14,6 +14,7 @@ import yaml
 from sacred.arg_parser import get_config_updates
 
 from shoal.config import old_names
+from shoal.declare import shown
 from shoal.registry import COMPONENTS, nearest
 from shoal.utils.errors import UserError
 
@@ -156,6 +157,13 @@ def typed(words: Sequence[str]) -> list[Layer]:
     Raises:
         UserError: they contradict each other, or a file cannot be read.
     """
+    for word in words:
+        try:
+            get_config_updates([word])
+        except (TypeError, ValueError, RecursionError, MemoryError) as error:  # the list in a set, as in {[1]}
+            raise UserError(f"{shown(word)} cannot be read: {error}.") from None
+        if "=" not in word and word and not word.endswith((".yaml", ".yml")) and not Path(word).exists():
+            raise UserError(f"{shown(word)} behind 'with' is neither KEY=VALUE nor a YAML file.")
     try:
         updates, named = get_config_updates(words)
     except TypeError:  # env_args=3 env_args.map_name=3m

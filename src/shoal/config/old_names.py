@@ -118,7 +118,7 @@ BEHIND = ", its own code"
 """Ends the source of what such a file leaves to the code that it is from."""
 
 OF_ITS_CODE = {"lr": 0.0005, "batch_size": 32, "td_lambda": 0, "td_loss": 1.0}
-"""What PyMARL's and EPyMARL's q_learner does where their algorithms' files say nothing, and Shoal's does not."""
+"""What their q_learner does where an algorithm's file says nothing, and Shoal's does not."""
 
 
 @dataclass
@@ -159,8 +159,15 @@ def translate(given: Mapping[str, Any], source: str) -> Translated:
     epymarl = "target_update_interval_or_tau" in ours
     if epymarl:
         _update_interval(ours, source, result.notes)
-    if result.foreign and ours.get("learner") == "q_learner" and "optimizer" not in ours:  # PyMARL2's give one
+    if result.foreign and ours.get("learner") == "nq_learner" and ours.get("agent") == "att_rnn":
+        raise UserError(
+            f"agent=att_rnn ({source}) is another network in PyMARL2, whose agents attend to each other when they act. "
+            "Here it is CADP's, whose agents do so in training alone: use --config=qmix_cadp."
+        )
+    if result.foreign and ours.get("learner") == "q_learner":
         result.behind = {**OF_ITS_CODE, "optimizer": "adam" if epymarl else "rmsprop"}
+        if "optimizer" in ours:  # as PyMARL2's files alone say, whose loss has the half
+            result.behind |= {"td_loss": 0.5}
         unsaid = [f"{key}={value}" for key, value in result.behind.items() if key not in ours]
         result.notes.append(f"{source} leaves to its own code, and so has its values: {', '.join(unsaid)}")
     return result
