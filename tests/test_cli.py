@@ -205,7 +205,7 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_a_sentence(cli):
     assert result.status == 1
     assert "Traceback" not in result.err
     (sentence,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
-    assert "could not begin an episode, 2 times" in sentence
+    assert "could not begin an episode, 2 times in a row" in sentence
     assert "doctor" in sentence
 
 

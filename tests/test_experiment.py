@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,19 @@ import psutil
 import pytest
 import torch
 
-from runners.launch import Recorder, all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
-from runners.team_env import FAILED_REWARD
+from runners.launch import (
+    MAIN,
+    Recorder,
+    all_gone,
+    curves,
+    environment,
+    in_process,
+    read_json,
+    start,
+    wait_until,
+    workers_of,
+)
+from runners.team_env import FAILED_REWARD, TeamEnv
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
 from shoal.utils import checkpoint as checkpoints
@@ -476,13 +488,89 @@ def test_an_environment_that_raises_again_and_again_ends_the_run_with_a_checkpoi
     assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "FAILED"
 
 
-def test_an_exception_in_an_environment_of_this_process_is_raised_as_it_is(tmp_path):
-    (tmp_path / "failing.yaml").write_text(FAILING)
-    with pytest.raises(RuntimeError, match="the game fell over"):
-        in_process(tmp_path, "--config=qmix", "--env-config=failing.yaml", "with", "runner=episode")
+FAULTY = """
+env: runners.team_env:TeamEnv
+env_args:
+  fault: {fault}
+  fault_share: 0.15
+  fault_at_start: {at_start}
+"""
+SHORT = ["runner=episode", "t_max=120", "batch_size=4", "test_nepisode=1", "test_interval=1000", "seed=2"]
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR")
+@pytest.mark.parametrize("at_start", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raise", "RuntimeError: the game fell over"),
+        ("sys_exit", "it called sys.exit(0)"),
+        ("keyboard", "KeyboardInterrupt"),
+        ("memory", "MemoryError"),
+        ("long", "RuntimeError: xxx"),
+    ],
+)
+def test_whatever_an_environment_of_this_process_raises_the_work_is_saved(
+    tmp_path, capfd, caplog, fault, words, at_start
+):
+    (tmp_path / "faulty.yaml").write_text(FAULTY.format(fault=fault, at_start=at_start))
+    assert in_process(tmp_path, "--config=qmix", "--env-config=faulty.yaml", "with", *SHORT) == 1
+    out, err = capfd.readouterr()
+    (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert f"the environment failed: {words}" in sentence
+    assert re.search(r"error: (In step \d|At the start) of (training|test) episode \d+ \(copy 0, seed \d+\)", sentence)
+    assert len(sentence) < 1000
+    assert "Traceback" not in out + err
+    assert caplog.text.count("Traceback") == 1  # for whoever wrote the environment, once
     run = read_json(tmp_path / "results" / "sacred" / "1" / "run.json")
     assert run["status"] == "FAILED"
-    assert any("the game fell over" in line for line in run["fail_trace"])
+    models = Path(sentence.partition("resume=")[2].rstrip("."))
+    step = checkpoints.steps_in(tmp_path / models)[-1]
+    assert step > 0
+    # Mended, it goes on where it was, with the very episode that failed.
+    assert in_process(tmp_path, "with", f"resume={models}", "env_args.fault=") == 0
+    assert checkpoints.steps_in(tmp_path / models)[-1] >= 120
+
+
+def test_numbers_that_are_not_finite_end_a_run_with_a_checkpoint_and_can_be_dropped(tmp_path, capfd):
+    (tmp_path / "nan.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  wrong: obs\n  fault_share: 0.1\n")
+    assert in_process(tmp_path, "--config=qmix", "--env-config=nan.yaml", "with", *SHORT, "runner_log_interval=20") == 1
+    err = capfd.readouterr().err
+    (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "the observation of agent 1 after step" in sentence
+    models = Path(sentence.partition("resume=")[2].rstrip("."))
+    saved = checkpoints.load(checkpoints.find(tmp_path / models))
+    assert saved["progress"]["t_env"] > 0
+    assert all(weights.isfinite().all() for weights in saved["learner"].values() if isinstance(weights, torch.Tensor))
+    assert in_process(tmp_path, "with", f"resume={models}", "drop_nonfinite_episodes=True") == 0
+    points = curves(tmp_path / "results" / "sacred" / "2")
+    assert points["episodes_dropped"][-1][1] > 0
+    assert all(math.isfinite(value) for series in points.values() for _, value in series)
+
+
+def test_an_environment_that_cannot_be_closed_spoils_no_run_that_is_done(tmp_path, monkeypatch, caplog):
+    def close(self):
+        raise RuntimeError("still busy")
+
+    monkeypatch.setattr(TeamEnv, "close", close)
+    (tmp_path / "team.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    assert in_process(tmp_path, "--config=qmix", "--env-config=team.yaml", "with", *SHORT) == 0
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "COMPLETED"
+    assert "Being closed, the environment failed: RuntimeError: still busy." in caplog.messages
+
+
+def test_an_environment_that_closes_or_replaces_the_output_silences_nobody(tmp_path, monkeypatch, capfd):
+    def close(self):
+        sys.stdout.close()
+        sys.stdout = None
+
+    step = TeamEnv.step
+    monkeypatch.setattr(TeamEnv, "step", lambda self, action: (close(self), step(self, action))[1])
+    (tmp_path / "team.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    assert in_process(tmp_path, "--config=qmix", "--env-config=team.yaml", "with", *SHORT) == 0
+    out, err = capfd.readouterr()
+    assert "test_return_mean" in out
+    assert "Traceback" not in err
 
 
 def test_a_run_outlives_workers_that_die(tmp_path):
@@ -508,11 +596,10 @@ def test_a_run_that_cannot_be_built_leaves_no_process(tmp_path, capsys):
 
 def test_a_second_ctrl_c_ends_a_run_that_does_not_reach_a_safe_point(tmp_path):
     (tmp_path / "slow.yaml").write_text(SLOW)
-    process = start(tmp_path, "--config=qmix", "--env-config=slow.yaml", "with", "batch_size_run=2")
+    process = start(tmp_path, "--config=qmix", "--env-config=slow.yaml", "with", "runner=episode")
     try:
         out = tmp_path / "out.txt"
         wait_until(lambda: "trained parameters" in out.read_text() or process.poll(), 120, "the start")
-        workers = wait_until(lambda: workers_of(process.pid), 20, "workers")
         time.sleep(1.0)  # the line above is printed just before the run begins to wait for Ctrl-C
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -522,8 +609,73 @@ def test_a_second_ctrl_c_ends_a_run_that_does_not_reach_a_safe_point(tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert all_gone(workers)
     assert (tmp_path / "err.txt").read_text().splitlines()[-1] == "stopped"
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
+
+
+@pytest.mark.parametrize("runner", ["parallel", "episode"])
+def test_a_stop_does_not_wait_for_an_environment_that_hangs(tmp_path, runner):
+    (tmp_path / "hangs.yaml").write_text("env: runners.team_env:OwnProcess\nenv_args:\n  fault: hang\n")
+    args = [f"runner={runner}", *(["batch_size_run=2"] if runner == "parallel" else []), "env_timeout_s=600"]
+    process = start(tmp_path, "--config=qmix", "--env-config=hangs.yaml", "with", *args)
+    try:
+        workers = wait_until(lambda: process.poll() is not None or workers_of(process.pid), 120, "workers")
+        out = tmp_path / "out.txt"
+        wait_until(lambda: "trained parameters" in out.read_text() or process.poll(), 120, "the start")
+        time.sleep(1.0)  # as above
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+    assert all_gone(workers)
+    assert "stopped by SIGTERM; go on with: " in (tmp_path / "err.txt").read_text()
+    assert list((tmp_path / "results" / "models").glob("*/0.pt"))
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
+
+
+STOPPED_BY = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+
+
+@pytest.mark.parametrize("signum", STOPPED_BY)
+def test_what_a_terminal_or_a_batch_system_sends_stops_a_run_in_order(tmp_path, signum):
+    process = start(tmp_path, "--config=qmix", "--env-config=matrix_game", "with", "runner=episode", "batch_size=4")
+    try:
+        out = tmp_path / "out.txt"
+        wait_until(lambda: "test at t_env" in out.read_text() or process.poll(), 120, "the start")
+        process.send_signal(signum)
+        assert process.wait(60) == 128 + signum
+    finally:
+        process.kill()
+        process.wait()
+    assert f"stopped by {signum.name}; go on with: " in (tmp_path / "err.txt").read_text()
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
+    assert list((tmp_path / "results" / "models").glob("*/[0-9]*.pt"))
+
+
+def test_a_closed_terminal_costs_a_run_nothing_but_its_display(tmp_path):
+    """The terminal goes away without a word: whoever writes there gets an error."""
+    terminal, inside = os.openpty()
+    args = ["--config=qmix", "--env-config=matrix_game", "with", "runner=episode", "save_model_interval=100"]
+    command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, str(MAIN), *args]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=inside, stderr=inside, start_new_session=True
+    )
+    os.close(inside)
+    try:
+        seen = ""
+        while "test at t_env" not in seen:
+            seen += os.read(terminal, 10_000).decode()
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)  # ignored, as under nohup
+        models = tmp_path / "results" / "models"
+        wait_until(lambda: len(list(models.glob("*/[0-9]*.pt"))) == 3 or process.poll() is not None, 60, "checkpoints")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+    assert list((tmp_path / "results" / "models").glob("*/[0-9]*.pt"))
     assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
 
 

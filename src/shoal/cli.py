@@ -30,7 +30,8 @@ from shoal.utils.errors import UserError
 from shoal.utils.logging import Logger
 from shoal.utils.mongo import MONGO_VARIABLE, refuse_secret
 from shoal.utils.mongo_observer import MongoMirror, mongo_observer
-from shoal.utils.signals import Interrupted, sigterm_interrupts
+from shoal.utils.signals import Interrupted, stops_interrupt
+from shoal.utils.streams import lasting_output
 
 HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement learning).
 
@@ -78,6 +79,11 @@ SETTINGS_FILE = "settings.yaml"
 
 def main(argv: list[str]) -> int:
     """Run the command line. Exit status: 0 done, 1 an error the user can mend, 128 + n stopped by signal n."""
+    with lasting_output():
+        return _ended(argv)
+
+
+def _ended(argv: list[str]) -> int:
     try:
         return _main(argv)
     except UserError as error:
@@ -91,9 +97,6 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `--list | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         if error.errno not in OF_THE_SYSTEM:
             raise
@@ -171,7 +174,7 @@ def _main(argv: list[str]) -> int:
     args |= dict.fromkeys(options.TAKEN_CARE_OF)
     args["--name"] = args["--name"] or settings.of(ExperimentSettings).name
     # Around all of it: sacred, too, takes time to start and to finish, and what ends it then must be recorded.
-    with sigterm_interrupts():
+    with stops_interrupt():
         try:
             ex.run(command, options=args, named_configs=(), info={})
         finally:

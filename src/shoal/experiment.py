@@ -18,7 +18,8 @@ from shoal.controllers.basic import BasicMAC
 from shoal.declare import Checked, FileName, PathText, Range, shown
 from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
-from shoal.runners.runner import EnvironmentsFailedError, Runner
+from shoal.runners.runner import NonFiniteEpisodeError, Runner
+from shoal.runners.supervised import EnvironmentsFailedError, RolloutAbandonedError
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils import metric_names
 from shoal.utils.console import Console
@@ -242,17 +243,19 @@ class Experiment:
         """Train (or only evaluate) and return the last test's metrics.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM; a checkpoint was saved first.
-            EnvironmentsFailedError: an environment failed again and again; here too.
-            NonFiniteError: a number that the run lives on is NaN or infinite. Nothing is saved after that.
+            Interrupted: a stop signal; a checkpoint was saved first.
+            EnvironmentsFailedError, NonFiniteEpisodeError: no episode can be played any more; here too.
+            NonFiniteError: a loss or gradient is NaN or infinite. Nothing is saved after that.
         """
         with StopRequest() as stop:
-            if self.settings.evaluate:
-                return self._test(stop)
+            self.runner.heed(stop)
             try:
-                return self._train(stop)
-            except EnvironmentsFailedError as error:
-                path = self.save(last=True)
+                return self._test(stop) if self.settings.evaluate else self._train(stop)
+            except RolloutAbandonedError:
+                self._stop_if_asked(stop)
+                raise
+            except (EnvironmentsFailedError, NonFiniteEpisodeError) as error:
+                path = None if self.settings.evaluate else self.save(last=True)
                 raise UserError(f"{error} Go on later with resume={path.parent}." if path else str(error)) from error
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error} {self._newest_saved()}") from error

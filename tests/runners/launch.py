@@ -74,8 +74,20 @@ def workers_of(pid: int) -> list[psutil.Process]:
 
 
 def all_gone(processes: list[psutil.Process], timeout_s: float = 10.0) -> bool:
-    """Whether the processes end by themselves."""
-    return not psutil.wait_procs(processes, timeout=timeout_s)[1]
+    """Whether the processes end by themselves. One that its new parent has not looked after yet has ended."""
+    end = time.monotonic() + timeout_s
+    while any(_lives(process) for process in processes):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def read_json(path: Path) -> Any:

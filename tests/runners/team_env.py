@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,7 +39,10 @@ class TeamEnvSettings:
     continuous: Annotated[bool, "action vectors instead of indices"] = False
     fail_share: Annotated[float, "share of the seeds whose episode cannot be finished"] = 0.0
     raise_at: Annotated[int | None, "step of every episode at which an exception is raised"] = None
-    fault: Annotated[Literal["", "exit", "hang", "raise"], "what happens in a step of the unlucky episodes"] = ""
+    fault: Annotated[
+        Literal["", "exit", "hang", "raise", "segv", "sys_exit", "eof", "keyboard", "memory", "long"],
+        "what happens in a step of the unlucky episodes",
+    ] = ""
     wrong: Annotated[Literal["", "obs", "state", "reward", "score"], "what the unlucky episodes' last step spoils"] = ""
     wrong_value: Annotated[float | None, "by what; None: NaN"] = None
     fault_share: Annotated[float, "share of the seeds that are unlucky"] = 1.0
@@ -117,6 +121,18 @@ class TeamEnv(gymnasium.Env):
                 time.sleep(600)
             case "raise":
                 raise RuntimeError("the game fell over")
+            case "segv":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "sys_exit":
+                sys.exit(0)
+            case "eof":
+                raise EOFError("the game hung up")
+            case "keyboard":
+                raise KeyboardInterrupt
+            case "memory":
+                raise MemoryError
+            case "long":
+                raise RuntimeError("x" * 1_000_000)
 
     def step(self, action):
         if self.settings.step_s:
@@ -170,6 +186,12 @@ class NamedTeamEnv(TeamEnv):
     """Says what its entries are."""
 
     entry_names = {"state": ["a", "b", "c", "d", "cooldown"]}  # noqa: RUF012 - an environment's plain attribute
+
+
+class OwnProcess(TeamEnv):
+    """Never lives in the trainer's process."""
+
+    own_process = True
 
 
 class SortedTeamEnv(TeamEnv):

@@ -24,14 +24,8 @@ from shoal.components.replay import ReplayBuffer
 from shoal.config.settings import RunSettings
 from shoal.envs.team import EPISODE_FAILED
 from shoal.experiment import ExperimentSettings, summary
-from shoal.runners.runner import (
-    EnvironmentsFailedError,
-    EpisodeRunner,
-    ParallelRunner,
-    ParallelRunnerSettings,
-    Runner,
-    RunnerSettings,
-)
+from shoal.runners.runner import EpisodeRunner, ParallelRunner, ParallelRunnerSettings, Runner, RunnerSettings
+from shoal.runners.supervised import EnvironmentsFailedError
 from shoal.utils.errors import NonFiniteError, UserError
 
 ALL = TeamEnvSettings(fail_share=1.0)

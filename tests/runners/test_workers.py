@@ -2,18 +2,24 @@
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
+import traceback
 
 import numpy as np
 import psutil
 import pytest
 
+from runners.hiding_env import PROCESSES, HidingEnv, HidingEnvSettings
 from runners.launch import all_gone, environment, wait_until, workers_of
 from runners.team_env import TeamEnv, TeamEnvSettings, finish, first_available, in_this_process, is_unlucky
 from shoal.envs.team import EPISODE_FAILED
-from shoal.runners.workers import EnvFactory, HoldAtEnd, WorkerVectorEnv
+from shoal.runners.supervised import RolloutAbandonedError
+from shoal.runners.workers import EnvFactory, HoldAtEnd, WorkerVectorEnv, _become_worker, in_process
 from shoal.utils.errors import UserError
 
 
@@ -89,7 +95,11 @@ def test_workers_ignore_sigint_and_end_when_closed():
 @pytest.mark.parametrize("at_start", [False, True], ids=["step", "start"])
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [("raise", "RuntimeError: the game fell over"), ("exit", "process died"), ("hang", "did not answer within 4 s")],
+    [
+        ("raise", "RuntimeError: the game fell over"),
+        ("exit", "process died (exit status 3)"),
+        ("hang", "did not answer within 4 s"),
+    ],
 )
 def test_a_copy_that_fails_loses_its_episode_and_is_replaced_with_its_game(fault, why, at_start):
     settings = {"fault": fault, "fault_share": 0.5, "fault_at_start": at_start, "with_game": True}
@@ -108,6 +118,26 @@ def test_a_copy_that_fails_loses_its_episode_and_is_replaced_with_its_game(fault
         gone = [worker for worker in before if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE]
         assert len(gone) == 1
         assert all_gone([game for game in games if game not in games_of(workers_of(os.getpid()))])
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("segv", "its process died (SIGSEGV)"),
+        ("sys_exit", "it called sys.exit(0)"),
+        ("eof", "EOFError: the game hung up"),
+        ("keyboard", "KeyboardInterrupt"),
+        ("memory", "MemoryError"),
+        ("long", f"RuntimeError: {'x' * 300}..."),
+    ],
+)
+def test_whatever_ends_a_worker_is_said_in_a_line(fault, why, caplog):
+    with workers_playing(1, fault=fault) as env:
+        observation, _ = env.reset(seed=[1])
+        assert finish(env, observation) == [{EPISODE_FAILED: 1.0}]
+    assert env.last_failure == why
+    assert f"Environment 0 is restarted: {why}." in caplog.messages
+    assert max(map(len, caplog.messages)) < 30_000
 
 
 def test_a_worker_killed_between_steps_loses_its_episode_only():
@@ -150,34 +180,132 @@ def test_an_environment_that_cannot_be_used_is_not_tried_again():
 
 
 PARENT = """
+import sys
 import time
-from runners.team_env import TeamEnv, TeamEnvSettings
+from runners.hiding_env import HidingEnv, HidingEnvSettings
 from shoal.runners.workers import WorkerVectorEnv
 
 if __name__ == "__main__":
-    env = WorkerVectorEnv(TeamEnv, TeamEnvSettings(with_game=True), 2)
+    env = WorkerVectorEnv(HidingEnv, HidingEnvSettings(folder=sys.argv[1], how=sys.argv[2]), 2)
     env.reset(seed=[1, 2])
-    print("ready", flush=True)
     time.sleep(600)
 """
 
 
-def test_workers_die_with_a_parent_that_is_killed(tmp_path):
-    script = tmp_path / "parent.py"
+def noted(folder, n):
+    """The processes whose ids lie in ``folder``, once there are ``n``."""
+    found = wait_until(lambda: len(list(folder.iterdir())) == n and list(folder.iterdir()), 60, f"{n} processes")
+    return [psutil.Process(int(path.name)) for path in found]
+
+
+@pytest.mark.parametrize("how", PROCESSES)
+def test_nothing_outlives_a_parent_that_is_killed(tmp_path, how):
+    script, folder = tmp_path / "parent.py", tmp_path / "pids"
+    folder.mkdir()
     script.write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, str(script)], env=environment(), stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, str(script), str(folder), how], env=environment())
     try:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == "ready\n"
-        workers = wait_until(lambda: workers_of(parent.pid), 10, "workers")
-        assert len(workers) == 2
-        games = games_of(workers)
-        assert len(games) == 2
+        processes = noted(folder, 2 * PROCESSES[how])
+        watching = psutil.Process(parent.pid).children()
     finally:
         parent.kill()
         parent.wait()
-    assert all_gone(workers + games, 5)
-    assert not any(psutil.pid_exists(worker.pid) and worker.is_running() for worker in workers)
+    assert all_gone(processes + watching, 20)
+
+
+@pytest.mark.parametrize("how", ["session", "fork", "orphan"])
+def test_nothing_outlives_a_worker_that_is_replaced(tmp_path, how):
+    settings = HidingEnvSettings(folder=str(tmp_path), how=how, fault="raise")
+    env = WorkerVectorEnv(HidingEnv, settings, 1)
+    try:
+        observation, _ = env.reset(seed=[1])
+        processes = noted(tmp_path, PROCESSES[how])
+        assert finish(env, observation) == [{EPISODE_FAILED: 1.0}]
+        assert all_gone(processes)
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_workers_leave_stop_signals_to_the_trainer(signum):
+    with workers_playing(1) as env:
+        observation, _ = env.reset(seed=[1])
+        (worker,) = workers_of(os.getpid())
+        worker.send_signal(signum)
+        env.step(first_available(observation))
+        assert not env.last_failure
+
+
+def test_what_a_worker_forks_can_be_terminated():
+    class Forks(TeamEnv):
+        def reset(self, *, seed=None, options=None):
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(0)
+            os.kill(child, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+            return super().reset(seed=seed, options=options)
+
+    _become_worker_and(lambda: Forks(TeamEnvSettings()).reset(seed=1))
+
+
+def _become_worker_and(work):
+    """Do ``work`` in a fork of this process that has become a worker; its exit status must be 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _become_worker(os.getppid())
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("hangs", ["step", "start"])
+def test_who_was_asked_to_stop_waits_for_no_hung_environment(hangs):
+    with workers_playing(2, step_timeout_s=600.0, fault="hang", fault_at_start=hangs == "start") as env:
+        asked = threading.Event()
+        env.stopping = asked.is_set
+        threading.Timer(1.0, asked.set).start()
+        with pytest.raises(RolloutAbandonedError):
+            finish(env, env.reset(seed=[1, 2])[0])
+
+
+def test_who_was_asked_to_stop_replaces_nobody():
+    with workers_playing(2, fault="raise") as env:
+        observation, _ = env.reset(seed=[1, 2])
+        before = workers_of(os.getpid())
+        env.stopping = lambda: True
+        with pytest.raises(RolloutAbandonedError, match="the game fell over"):
+            finish(env, observation)
+        assert workers_of(os.getpid()) == before
+
+
+def test_too_few_open_files_are_said_in_a_sentence():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 45, hard))
+    try:
+        with pytest.raises(UserError, match=r"12 environment processes need more open files .*ulimit -n"):
+            WorkerVectorEnv(TeamEnv, TeamEnvSettings(), 12)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
+
+
+@pytest.mark.parametrize("make", [in_process, lambda *build: WorkerVectorEnv(*build, 1)], ids=["here", "workers"])
+@pytest.mark.parametrize(
+    ("error", "words"), [(RuntimeError("no map"), "RuntimeError: no map"), (SystemExit(0), "exit")]
+)
+def test_an_environment_that_cannot_be_built_is_said_in_a_sentence(make, error, words):
+    class Unbuilt(TeamEnv):
+        def __init__(self, settings):
+            raise error
+
+    with pytest.raises(UserError, match=f"could not be built: .*{words}"):
+        make(Unbuilt, TeamEnvSettings())
 
 
 def test_what_an_episode_is_judged_by_arrives_as_floats_whatever_the_environment_gives():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shoal.utils.signals import Interrupted, StopRequest, sigterm_interrupts
+from shoal.utils.signals import Interrupted, StopRequest, stops_interrupt
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -20,9 +20,9 @@ def test_a_signal_is_noted_and_the_work_goes_on(signum):
     assert signal.getsignal(signum) is before
 
 
-def test_sigterm_interrupts_where_nothing_can_be_saved_yet():
+def test_stops_interrupt_where_nothing_can_be_saved_yet():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="SIGTERM") as end, sigterm_interrupts():
+    with pytest.raises(Interrupted, match="SIGTERM") as end, stops_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)
     assert end.value.signum == signal.SIGTERM
     assert end.value.checkpoint is None
@@ -30,7 +30,7 @@ def test_sigterm_interrupts_where_nothing_can_be_saved_yet():
 
 
 def test_a_stop_request_inside_notes_sigterm_as_ever():
-    with sigterm_interrupts():
+    with stops_interrupt():
         with StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signum == signal.SIGTERM

@@ -4,17 +4,19 @@ import logging
 import pickle
 import platform
 import sys
-import traceback
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from shoal.runners.supervised import (
+    EnvironmentsFailedError,
     SupervisedVectorEnv,
     action_classes_of,
+    details_of,
     entry_names_of,
     episode_limit_of,
+    in_words,
     log,
     numbers_of,
 )
@@ -46,10 +48,12 @@ class Group:
         self._warnings.clear()
         try:
             kind, answer = "done", getattr(self, f"_{command}")(*arguments)
+        except EnvironmentsFailedError as error:  # elsewhere it may do better
+            kind, answer = "error", (str(error).rstrip("."), details_of(error))
         except UserError as error:
             kind, answer = "unusable", str(error)
-        except Exception as error:
-            kind, answer = "error", (f"{type(error).__name__}: {error}".strip(), traceback.format_exc())
+        except BaseException as error:
+            kind, answer = "error", (in_words(error), details_of(error))
         return kind, answer, list(self._warnings), getattr(self._env, "last_failure", "")
 
     @property

@@ -22,7 +22,7 @@ from shoal.utils import cluster
 from shoal.utils.errors import UserError
 
 _MARGIN_S = 60.0  # over an environment's own deadline, which the worker watches, for the way there and back
-_STARTS = 3
+_STARTS = 2
 
 
 @dataclass(frozen=True)

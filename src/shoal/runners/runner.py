@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -19,17 +20,19 @@ from shoal.declare import Checked, Range
 from shoal.envs.reading import NO_ACTION
 from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.supervised import (
+    EnvironmentsFailedError,
     SupervisedVectorEnv,
     action_classes_of,
     entry_names_of,
+    environment_code,
     episode_limit_of,
     log,
     numbers_of,
-    told,
 )
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
 from shoal.utils import metric_names
 from shoal.utils.errors import NonFiniteError, UserError
+from shoal.utils.signals import StopRequest
 
 TRAIN, TEST = 0, 1
 """Streams of episode seeds."""
@@ -84,8 +87,8 @@ class Rollout:
     """Episodes with a number that is not finite (drop_nonfinite_episodes), beside those in ``batch``."""
 
 
-class EnvironmentsFailedError(UserError):
-    """An environment that no episode can be played in any more; the run saves a checkpoint before it ends."""
+class NonFiniteEpisodeError(NonFiniteError):
+    """The environment gave a NaN or infinity; nothing has been learnt from it."""
 
 
 class Runner:
@@ -119,6 +122,17 @@ class Runner:
         self._has_begun = False  # whether any episode ever came behind its first step
         self._said_renamed: set[str] = set()
 
+    def heed(self, stop: StopRequest) -> None:
+        """Wait for no environment long once ``stop`` is set."""
+        if isinstance(self.env, SupervisedVectorEnv):
+            self.env.stopping = stop.__bool__
+
+    def _environment(self, where: str) -> AbstractContextManager[None]:
+        """Around every call of the environments: those that live elsewhere are watched over there."""
+        if isinstance(self.env, SupervisedVectorEnv):
+            return nullcontext()
+        return environment_code(f"{where} the environment failed")
+
     def make_env(self, env_class: Any, env_settings: Any) -> VectorEnv:
         """The vector environment that this runner collects from."""
         raise NotImplementedError
@@ -140,9 +154,10 @@ class Runner:
                 is said, if the environment cannot be drawn.
 
         Raises:
-            EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row, or gave, after its
-                first steps, something that cannot be played on with.
-            NonFiniteError: an observation, a state or a reward is NaN or infinite.
+            EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row, or in this process, or
+                gave, after its first steps, something that cannot be played on with.
+            RolloutAbandonedError: the run was asked to stop (``heed``), and an environment did not answer soon.
+            NonFiniteEpisodeError: an observation, a state or a reward is NaN or infinite.
             UserError: it cannot be used at all.
         """
         memory = _EpisodeMemory(self.scheme(controller), self.n, self.spec.episode_limit)
@@ -171,7 +186,7 @@ class Runner:
             drops[list(memory.nonfinite)] += 1
             if drops.max() >= most:
                 (what, *_) = memory.nonfinite.values()
-                raise NonFiniteError(
+                raise NonFiniteEpisodeError(
                     f"{drops.max()} episodes in a row were dropped, the last because {what}: correct the environment."
                 )
             pending = failed
@@ -212,8 +227,9 @@ class Runner:
         options: dict[str, Any] = {"t_env": t_env, "draw": frames is not None}
         if not pending.all():
             options["reset_mask"] = pending.copy()
-        observation, _ = self.env.reset(seed=seeds, options=options)  # type: ignore[arg-type]  # one seed a copy
         live = np.flatnonzero(pending)
+        with self._environment(f"At the start of {names[int(live[0])]}"):
+            observation, _ = self.env.reset(seed=seeds, options=options)  # type: ignore[arg-type]  # one seed a copy
         memory.forget(live)
         memory.observe(live, 0, observation)
         self._refuse_nonfinite(memory, names)
@@ -228,7 +244,8 @@ class Runner:
             out, state = controller.select_actions(step, state, t_env, test_mode)
             acted = {key: value.cpu().numpy() for key, value in out.items()}
             actions[live] = acted["actions"]
-            observation, reward, terminated, truncated, infos = self.env.step(actions)
+            with self._environment(f"In step {t + 1} of {names[int(live[0])]}"):
+                observation, reward, terminated, truncated, infos = self.env.step(actions)
             over = terminated | truncated
             memory.act(live, t, acted, reward, over if self.settings.time_limit_is_terminal else terminated)
             memory.observe(live, t + 1, observation)
@@ -255,7 +272,7 @@ class Runner:
         """Stop at the first number that is not finite, unless such episodes are dropped."""
         if memory.nonfinite and not self.settings.drop_nonfinite_episodes:
             i, what = next(iter(memory.nonfinite.items()))
-            raise NonFiniteError(
+            raise NonFiniteEpisodeError(
                 f"In {names[i]} {what}: correct the environment, or leave such episodes out with "
                 "drop_nonfinite_episodes=True."
             )
@@ -293,10 +310,8 @@ class Runner:
             return self.env.call_one(0, name)
         if not isinstance(self.env, gym.vector.SyncVectorEnv):
             return None
-        try:
+        with environment_code(f"The environment could not {name.replace('_', ' ')}"):
             return self.env.call(name)[0]
-        except Exception as error:  # of an environment's author: it still plays
-            raise UserError(f"The environment could not {name.replace('_', ' ')}: {told(error)}.") from error
 
     def _draw(self, frames: list[np.ndarray] | None, live: np.ndarray) -> list[np.ndarray] | None:
         """Take a picture of copy 0, if ``live``. Returns where the next one goes: nowhere, once that has failed."""
@@ -332,7 +347,11 @@ class Runner:
 
     def close(self) -> None:
         """End the environments and their processes, without waiting long for a step under way."""
-        self.env.close()
+        try:
+            with self._environment("Being closed,"):
+                self.env.close()
+        except UserError as error:  # what was learnt stands
+            log.warning(str(error))
 
 
 class EpisodeRunner(Runner):

@@ -2,8 +2,12 @@
 
 import abc
 import logging
+import signal
+import sys
 import time
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -12,7 +16,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from shoal.envs.team import EPISODE_FAILED, reset_mask
-from shoal.utils.errors import UserError
+from shoal.utils.errors import EnvironmentCrashedError, UserError
+from shoal.utils.signals import Interrupted, StopNow
 
 log = logging.getLogger("shoal.runners")
 
@@ -20,13 +25,74 @@ Outcome: TypeAlias = tuple[float, bool, bool, dict[str, float]]
 """What a step brought to one copy: reward, terminated, truncated, and the numbers of its info."""
 
 
-def told(error: Exception) -> str:
-    """An error of an environment's in a sentence: Shoal's own are sentences already."""
-    return str(error).rstrip(".") if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ")
+STOP_PATIENCE_S = 2.0
+"""How long an answer may take once the run was asked to stop: what kills it next waits half a minute or so."""
+_LOOK_S = 0.25  # how soon a request to stop is seen
+_MOST_WORDS, _MOST_DETAILS = 300, 20_000  # characters of an exception's message, and of its traceback
 
 
 class WorkerLostError(Exception):
     """A worker will not answer any more; the message says what became of it."""
+
+
+class EnvironmentsFailedError(UserError):
+    """An environment that fails again and again, or in this process; the run saves a checkpoint before it ends."""
+
+
+class RolloutAbandonedError(Exception):
+    """The run was asked to stop, and an environment did not answer soon or failed: the rollout is not waited for."""
+
+
+def in_words(error: BaseException) -> str:
+    """An exception of an environment in one line of bounded length, without a full stop.
+
+    Those of Shoal are sentences already.
+    """
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({'' if error.code is None else error.code!r})"
+    try:
+        message = " ".join(str(error).split()).rstrip(".")
+    except Exception:  # it cannot even be printed
+        message = ""
+    if len(message) > _MOST_WORDS:
+        message = f"{message[:_MOST_WORDS]}..."
+    if isinstance(error, UserError | EnvironmentCrashedError):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def details_of(error: BaseException) -> str:
+    """The traceback, for whoever wrote the environment; what is too long is left out of the middle."""
+    if isinstance(error, EnvironmentCrashedError):
+        return in_words(error)
+    text = "".join(traceback.format_exception(error))
+    if len(text) > _MOST_DETAILS:
+        half = _MOST_DETAILS // 2
+        text = f"{text[:half]}\n[...]\n{text[-half:]}"
+    return text.rstrip()
+
+
+@contextmanager
+def environment_code(failed: str) -> Iterator[None]:
+    """For calls of an environment in this process: whatever it raises, ``sys.exit`` too, is said in a sentence that
+    begins with ``failed``. ``sys.stdout`` and ``sys.stderr`` are afterwards what they were.
+
+    Raises:
+        EnvironmentsFailedError: it raised something.
+        UserError: it said itself what is wrong.
+    """
+    out, err = sys.stdout, sys.stderr
+    try:
+        yield
+    except (UserError, Interrupted, StopNow):
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            raise  # Ctrl-C
+        log.warning(details_of(error))
+        raise EnvironmentsFailedError(f"{failed}: {in_words(error)}.") from error
+    finally:
+        sys.stdout, sys.stderr = out, err
 
 
 class SupervisedVectorEnv(VectorEnv, abc.ABC):
@@ -66,6 +132,8 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
     _worker_name = "Environment"
     last_failure = ""
     """What went wrong the last time that a worker was replaced."""
+    stopping: Callable[[], object] = staticmethod(bool)
+    """Whether the run was asked to stop: then no answer is waited for longer than ``STOP_PATIENCE_S``."""
 
     @abc.abstractmethod
     def _send(self, worker: int, request: Any) -> Hashable:
@@ -96,6 +164,8 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
         """Step ``copies`` (``actions`` has a row for all). A copy without an outcome has failed."""
 
     def _replace(self, worker: int, why: str) -> None:
+        if self.stopping():
+            raise RolloutAbandonedError(why)
         log.warning(f"{self._worker_name} {worker} is restarted: {why}.")
         self.last_failure = why
         self._restart(worker)
@@ -105,14 +175,20 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
 
         Raises:
             UserError: a worker says that its environment cannot be used at all; repeating would not help.
+            RolloutAbandonedError: the run was asked to stop, and one of them does not answer soon.
         """
         now = time.monotonic()
         deadlines = {i: now + patience_s[i] for i in requests}
         waiting = {self._send(i, request): i for i, request in requests.items()}
         answers: dict[int, Any] = {}
+        in_a_hurry = False
         while waiting:
             now = time.monotonic()
-            for handle in self._ready(list(waiting), max(0.0, min(deadlines[i] for i in waiting.values()) - now)):
+            if self.stopping() and not in_a_hurry:
+                in_a_hurry = True
+                deadlines = {i: min(deadline, now + STOP_PATIENCE_S) for i, deadline in deadlines.items()}
+            left = min(deadlines[i] for i in waiting.values()) - now
+            for handle in self._ready(list(waiting), min(max(0.0, left), _LOOK_S)):
                 i = waiting.pop(handle)
                 try:
                     kind, answer = self._receive(i, handle)

@@ -1,14 +1,18 @@
 """Environments in worker processes that may crash, hang or die without taking the run with them."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -19,9 +23,22 @@ from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory
 from shoal.envs.guarded import GuardedEnv, guarded
 from shoal.envs.private_random import PrivateRandomness
 from shoal.envs.team import EPISODE_FAILED
-from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log, told
-from shoal.utils.errors import EnvironmentCrashedError, UserError
-from shoal.utils.signals import end_with
+from shoal.runners.supervised import (
+    Outcome,
+    SupervisedVectorEnv,
+    WorkerLostError,
+    details_of,
+    environment_code,
+    in_words,
+    log,
+)
+from shoal.utils.errors import UserError
+from shoal.utils.guardian import Guardian
+from shoal.utils.signals import STOP_SIGNALS, end_with, signal_name
+from shoal.utils.streams import lasting_output
+
+_SPARE_FILES = 32
+"""What a run opens beside its environments' pipes: records, checkpoints, libraries."""
 
 
 class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
@@ -67,7 +84,11 @@ class EnvFactory:
 
 def in_process(env_class: Callable[[Any], gym.Env], settings: Any, seed: int = 0) -> VectorEnv:
     """One environment in this process, as a vector environment of one copy."""
-    return SyncVectorEnv([EnvFactory(env_class, settings, seed)], autoreset_mode=AutoresetMode.DISABLED)
+    with environment_code(_NOT_BUILT):
+        return SyncVectorEnv([EnvFactory(env_class, settings, seed)], autoreset_mode=AutoresetMode.DISABLED)
+
+
+_NOT_BUILT = "The environment could not be built"
 
 
 @dataclass
@@ -79,7 +100,7 @@ class _Worker:
     """Whether its environment stands: the next episode starts without building or launching anything."""
 
     def end(self, patience_s: float = 0.0) -> None:
-        """End the process and all that it started, asking first where there is time."""
+        """End the process and its group, asking first where there is time."""
         if patience_s > 0:
             try:
                 self.pipe.send(("close", None))
@@ -121,33 +142,46 @@ class WorkerVectorEnv(SupervisedVectorEnv):
         self._build = (env_class, settings, seed)
         self._step_timeout_s, self._start_timeout_s = step_timeout_s, start_timeout_s
         self._restart_every = restart_every
-        example = guarded(env_class, settings, seed)
-        try:
-            self._describe(
-                n,
-                example.observation_space,
-                example.action_space,
-                int(example.episode_limit),
-                *(
-                    example.get_wrapper_attr(name) if example.has_wrapper_attr(name) else {}
-                    for name in ("action_classes", "entry_names")
-                ),
-            )
-        finally:
-            example.close()
+        with environment_code(_NOT_BUILT):
+            example = guarded(env_class, settings, seed)
+            try:
+                self._describe(
+                    n,
+                    example.observation_space,
+                    example.action_space,
+                    int(example.episode_limit),
+                    *(
+                        example.get_wrapper_attr(name) if example.has_wrapper_attr(name) else {}
+                        for name in ("action_classes", "entry_names")
+                    ),
+                )
+            finally:
+                example.close()
+        self._workers: list[_Worker] = []
+        self._guardian: Guardian | None = None
         # Spawned, not forked: a fork of a process that runs torch or JAX threads may deadlock.
         self._context = multiprocessing.get_context("spawn")
-        self._shared = create_shared_memory(self.single_observation_space, n, ctx=self._context)
-        self._observations = read_from_shared_memory(self.single_observation_space, self._shared, n)  # type: ignore[assignment]
-        self._workers: list[_Worker] = []
         try:
+            self._guardian = Guardian()
+            self._shared = create_shared_memory(self.single_observation_space, n, ctx=self._context)
+            self._observations = read_from_shared_memory(self.single_observation_space, self._shared, n)  # type: ignore[assignment]
+            resource_tracker.ensure_running()  # now, not as the first worker's
             for i in range(n):
                 self._workers.append(self._start(i))
+            _check_spare_files()
+        except OSError as error:
+            self.close_extras()
+            raise UserError(_cannot_start(n, error)) from error
         except BaseException:
             self.close_extras()
             raise
 
     def _start(self, index: int) -> _Worker:
+        assert self._guardian is not None
+        with self._guardian.marking(str(index)):
+            return self._start_process(index)
+
+    def _start_process(self, index: int) -> _Worker:
         here, there = self._context.Pipe()
         process = self._context.Process(
             target=_serve,
@@ -159,9 +193,14 @@ class WorkerVectorEnv(SupervisedVectorEnv):
         there.close()
         return _Worker(process, here)
 
-    def _restart(self, worker: int) -> None:
-        self._workers[worker].end()
-        self._workers[worker] = self._start(worker)
+    def _restart(self, worker: int, patience_s: float = 0.0) -> None:
+        assert self._guardian is not None
+        self._workers[worker].end(patience_s)
+        self._guardian.end(str(worker))
+        try:
+            self._workers[worker] = self._start(worker)
+        except OSError as error:
+            raise UserError(_cannot_start(self.num_envs, error)) from error
 
     def _send(self, worker: int, request: Any) -> Connection:
         pipe = self._workers[worker].pipe
@@ -176,15 +215,22 @@ class WorkerVectorEnv(SupervisedVectorEnv):
         try:
             kind, answer = handle.recv()
         except (EOFError, OSError):
-            raise WorkerLostError("its process died") from None
+            raise WorkerLostError(f"its process died{self._how_it_ended(worker)}") from None
         return kind, answer
+
+    def _how_it_ended(self, worker: int) -> str:
+        process = self._workers[worker].process
+        process.join(1.0)
+        status = process.exitcode
+        if status is None:
+            return ""
+        return f" ({signal_name(-status)})" if status < 0 else f" (exit status {status})"
 
     def _start_episodes(self, seeds: dict[int, int | None], options: dict[str, Any]) -> Collection[int]:
         for i in seeds:
             worker = self._workers[i]
             if self._restart_every and worker.episodes >= self._restart_every:
-                worker.end(patience_s=5.0)
-                self._workers[i] = self._start(i)
+                self._restart(i, patience_s=5.0)
             self._workers[i].episodes += 1
         patience = {i: self._step_timeout_s if self._workers[i].ready else self._start_timeout_s for i in seeds}
         started = self._ask({i: ("reset", (seed, options)) for i, seed in seeds.items()}, patience)
@@ -223,6 +269,42 @@ class WorkerVectorEnv(SupervisedVectorEnv):
             worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.end()
         self._workers = []
+        if self._guardian is not None:
+            self._guardian.close()
+            self._guardian = None
+
+
+def _check_spare_files() -> None:
+    """Open as many files as a run needs beside its workers, and close them again.
+
+    Raises:
+        OSError: there are too few.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < _SPARE_FILES:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for file in opened:
+            os.close(file)
+
+
+def _cannot_start(n: int, error: OSError) -> str:
+    """What to do about it, in a sentence."""
+    fewer = "run fewer side by side (batch_size_run)"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return (
+            f"{n} environment processes need more open files than the {soft} that are allowed here: {fewer}, or raise "
+            f"the limit (ulimit -n, up to {hard if hard != resource.RLIM_INFINITY else 'any number'})."
+        )
+    if error.errno == errno.EAGAIN:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        return (
+            f"{n} environment processes are more than can be started here ({error.strerror}; ulimit -u is {soft}): "
+            f"{fewer}, or raise the limit."
+        )
+    return f"{n} environment processes could not be started ({error.strerror or error}): {fewer}, or free some room."
 
 
 def side_by_side(
@@ -246,48 +328,88 @@ def _answer(env: GuardedEnv, name: str) -> tuple[Any, str]:
     try:
         return env.ask(name), ""
     except Exception as error:
-        return None, told(error)
+        return None, in_words(error)
 
 
 def _serve(index: int, build: Any, pipe: Connection, shared: Any, space: gym.Space, trainer: int) -> None:
     """A worker's life: build the environment, do what it is asked, tell what went wrong."""
     _become_worker(trainer)
-    env = None
+    with lasting_output():
+        env = None
+        try:
+            PrivateRandomness.alone = True
+            env = guarded(*build)
+            while (request := _hear(pipe)) is not None:
+                _say(pipe, ("done", _carry_out(env, *request, index, shared, space)))
+        except UserError as error:
+            _say(pipe, ("unusable", str(error)))
+        except BaseException as error:  # sys.exit, too, was called in the environment
+            _say(pipe, ("error", (in_words(error), details_of(error))))
+        finally:
+            if env is not None:
+                _close(env, index)
+
+
+def _hear(pipe: Connection) -> tuple[str, Any] | None:
+    """What the trainer asks for; None where it wants nothing more, or is gone."""
     try:
-        PrivateRandomness.alone = True
-        env = guarded(*build)
-        while True:
-            command, argument = pipe.recv()
-            if command == "close":
-                break
-            answer: Any = None
-            if command == "reset":
-                seed, options = argument
-                observation, _ = env.reset(seed=seed, options=options)
-                write_to_shared_memory(space, index, observation, shared)
-            elif command == "step":
-                observation, reward, terminated, truncated, info = env.step(argument)
-                write_to_shared_memory(space, index, observation, shared)
-                answer = (float(reward), bool(terminated), bool(truncated), _numbers(info))
-            else:
-                answer = _answer(env, argument)
-            pipe.send(("done", answer))
-    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
-        pass  # the trainer is gone, or has given this worker up
-    except UserError as error:
-        pipe.send(("unusable", str(error)))
-    except EnvironmentCrashedError as error:
-        pipe.send(("error", (str(error), str(error))))
-    except Exception as error:
-        pipe.send(("error", (f"{type(error).__name__}: {error}".strip(), traceback.format_exc())))
-    finally:
-        if env is not None:
-            env.close()
+        command, argument = pipe.recv()
+    except (EOFError, OSError):
+        return None
+    return None if command == "close" else (command, argument)
+
+
+def _say(pipe: Connection, answer: tuple[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the trainer is gone, or has given this worker up
+        pipe.send(answer)
+
+
+def _carry_out(env: GuardedEnv, command: str, argument: Any, index: int, shared: Any, space: gym.Space) -> Any:
+    if command == "reset":
+        seed, options = argument
+        observation, _ = env.reset(seed=seed, options=options)
+        write_to_shared_memory(space, index, observation, shared)
+        return None
+    if command == "step":
+        observation, reward, terminated, truncated, info = env.step(argument)
+        write_to_shared_memory(space, index, observation, shared)
+        return float(reward), bool(terminated), bool(truncated), _numbers(info)
+    return _answer(env, argument)
+
+
+def _close(env: gym.Env, index: int) -> None:
+    try:
+        env.close()
+    except BaseException as error:  # nobody waits for this worker any more
+        print(f"warning: environment {index} failed when it was closed: {in_words(error)}", file=sys.stderr)
 
 
 def _become_worker(trainer: int) -> None:
-    """Lead a process group of its own, which ends as one; leave Ctrl-C to the trainer, and do not outlive it."""
+    """Lead a process group of its own, which ends as one; leave stop signals to the trainer, and do not outlive it.
+
+    Stop signals are not ignored, which a game would inherit, but handled in vain; what the environment forks takes them
+    as ever.
+    """
     os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
-    end_with(trainer)
+
+    def leave_to_trainer(signum: int, frame: FrameType | None) -> None:
+        pass
+
+    def as_ever() -> None:
+        for signum in STOP_SIGNALS:
+            if signal.getsignal(signum) is leave_to_trainer:
+                signal.signal(signum, signal.SIG_DFL)
+        hear()
+
+    def hear() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, leave_to_trainer)
+    # Held back meanwhile: Python forgets what comes in before a forked process is itself.
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS),
+        after_in_parent=hear,
+        after_in_child=as_ever,
+    )
+    end_with(trainer, signal.SIGKILL)  # an environment that is stuck hears of nothing else

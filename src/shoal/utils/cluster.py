@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.utils.errors import UserError
+from shoal.utils.signals import STOP_SIGNALS, restore
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # what is sent is observations and settings
 _KNOCK_S = 10.0
@@ -95,12 +96,11 @@ def _handlers_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        restore({signum: handler for signum, handler in before.items() if handler is not None})
 
 
 def machines(ray: Any) -> list[Machine]:

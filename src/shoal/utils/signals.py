@@ -1,11 +1,11 @@
-"""Ending a run in order: Ctrl-C and SIGTERM ask it to stop at the next safe point."""
+"""Ending a run in order: Ctrl-C, SIGTERM and their like ask it to stop at the next safe point."""
 
 import ctypes
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,27 +21,64 @@ class Interrupted(KeyboardInterrupt):
         self.checkpoint = checkpoint
 
 
+class StopNow(KeyboardInterrupt):
+    """Ctrl-C before there is anything to save, or for the second time: the run ends where it is.
+
+    Not to be confused with a ``KeyboardInterrupt`` that an environment raises.
+    """
+
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+"""What asks a run to stop: Ctrl-C, a closed terminal, and what batch systems send before they kill (Slurm: SIGTERM, or
+what ``--signal`` names, by custom SIGUSR1 or SIGUSR2; PBS and others: SIGXCPU)."""
+
+
+def handle_stops(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Have ``handler`` called for every stop signal. Returns the handlers before, for ``restore``.
+
+    One that somebody chose to ignore stays ignored: ``nohup`` does so with SIGHUP. (Shells ignore SIGINT for whatever
+    they run in the background; one that is sent there is meant all the same.)
+    """
+    before: dict[int, Any] = {}
+    for signum in STOP_SIGNALS:
+        current = signal.getsignal(signum)
+        if current is None or (current is signal.SIG_IGN and signum not in (signal.SIGINT, signal.SIGTERM)):
+            continue
+        before[signum] = signal.signal(signum, handler)
+    return before
+
+
+def restore(handlers: Mapping[int, Any]) -> None:
+    """Undo ``handle_stops``."""
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+
+
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """While active, SIGTERM raises ``Interrupted``, as Ctrl-C raises ``KeyboardInterrupt``: for before there is
-    anything to save.
+def stops_interrupt() -> Iterator[None]:
+    """While active, Ctrl-C raises ``StopNow`` and any other stop signal ``Interrupted``: for before there is anything
+    to save, and for after.
     """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(signum)
+        raise StopNow if signum == signal.SIGINT else Interrupted(signum)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    before = handle_stops(interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        restore(before)
 
 
 class StopRequest:
-    """While active, SIGINT and SIGTERM set ``signum`` instead of ending the process; a second Ctrl-C does end it."""
+    """While active, a stop signal sets ``signum`` instead of ending the process; a second Ctrl-C does end it."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -52,30 +89,28 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._handle)
+            self._previous = handle_stops(self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+        restore(self._previous)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise StopNow
         self.signum = signum
 
 
-def end_with(parent: int) -> None:
-    """Have this process sent SIGTERM when the one that started it, ``parent``, ends in whatever way (on Linux).
+def end_with(parent: int, signum: int = signal.SIGTERM) -> None:
+    """Have this process sent ``signum`` when the one that started it, ``parent``, ends in whatever way (on Linux).
 
     The kernel goes by the thread: it must have been started by one that lives as long as the process.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signum)
         if os.getppid() != parent:  # it ended before the request took effect
             os._exit(1)
 
