@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from shoal.utils.signals import Interrupted, StopRequest, stops_interrupt
+from shoal.utils.signals import STOP_SIGNALS, Interrupted, StopNow, StopRequest, stops_interrupt
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
 def test_a_signal_is_noted_and_the_work_goes_on(signum):
     before = signal.getsignal(signum)
     with StopRequest() as stop:
@@ -20,13 +20,33 @@ def test_a_signal_is_noted_and_the_work_goes_on(signum):
     assert signal.getsignal(signum) is before
 
 
-def test_stops_interrupt_where_nothing_can_be_saved_yet():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="SIGTERM") as end, stops_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert end.value.signum == signal.SIGTERM
+@pytest.mark.parametrize("signum", sorted(set(STOP_SIGNALS) - {signal.SIGINT}))
+def test_a_stop_signal_interrupts_where_nothing_can_be_saved_yet(signum):
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted, match=signal.Signals(signum).name) as end, stops_interrupt():
+        os.kill(os.getpid(), signum)
+    assert end.value.signum == signum
     assert end.value.checkpoint is None
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signum) is before
+
+
+def test_ctrl_c_is_told_from_an_environments_own_keyboard_interrupt():
+    with pytest.raises(StopNow), stops_interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("how", [stops_interrupt, StopRequest])
+def test_what_was_ignored_before_stays_ignored(how):
+    """``nohup`` has SIGHUP ignored; a shell has SIGINT ignored for what it runs in the background."""
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGHUP, signal.SIGINT)}
+    try:
+        with how():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def test_a_stop_request_inside_notes_sigterm_as_ever():
