@@ -316,6 +316,26 @@ def test_networks_that_fit_no_memory_are_refused(cli):
     assert "do not fit into memory: lower rnn_hidden_dim=1000000000000 or" in result.err
 
 
+@dataclass(frozen=True)
+class ScaledSumSettings:
+    first_scale: Annotated[float, "factor before training"] = 2.0
+
+
+class Misshapen(nn.Module):
+    """A mixer with a mistake."""
+
+    Settings = ScaledSumSettings
+
+    def __init__(self, settings, n_agents, state_dim, n_actions, copies=1):
+        super().__init__()
+        self.wrong = torch.zeros(5).view(2, 3)
+
+
+def test_a_mistake_in_a_network_is_not_taken_for_lack_of_memory(cli):
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        cli("--config=vdn", "--env-config=matrix_game", "with", *QUICK, f"mixer={__name__}:Misshapen")
+
+
 def test_results_may_lie_at_home(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cli(*GAME, *QUICK, "local_results_path=~/my runs").status == 0
@@ -691,11 +711,6 @@ def test_a_mongodb_that_is_down_costs_no_record(cli, monkeypatch):
 
 
 # A component of one's own.
-
-
-@dataclass(frozen=True)
-class ScaledSumSettings:
-    first_scale: Annotated[float, "factor before training"] = 2.0
 
 
 class ScaledSum(nn.Module):

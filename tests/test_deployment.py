@@ -126,6 +126,15 @@ def test_files_that_hold_no_team_are_refused(tmp_path: Path) -> None:
         deployment.main([str(tmp_path / "team.pt")])
 
 
+@pytest.mark.parametrize("setting", ["resume", "checkpoint_path"])
+def test_a_team_is_no_checkpoint_to_start_from(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints.write({"team": 1, "config": {}, "spec": {}, "networks": {}}, tmp_path / "team.pt")
+    assert in_process(tmp_path, "--config=vdn", *QUICK, f"{setting}=team.pt") == 1
+    assert "team.pt is an exported team" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def team_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A team, as read from its file."""

@@ -272,9 +272,8 @@ def raw_config(
     config, sources = files.overlay(layers)
     content = None
     if config.get("checkpoint_path"):
-        content = checkpoints.load(
-            checkpoints.find(checkpoints.recorded_models(_path("checkpoint_path", config)), _load_step(config))
-        )
+        file = checkpoints.find(checkpoints.recorded_models(_path("checkpoint_path", config)), _load_step(config))
+        content = checkpoints.require_run(checkpoints.load(file), file)
     return config, sources, content, files.notes(layers)
 
 

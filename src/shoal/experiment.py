@@ -552,6 +552,8 @@ class Experiment:
         Raises:
             UserError: it is the checkpoint of another kind of run.
         """
+        if self.alarm is not None and "alarm" in content:  # the networks were trained on those returns
+            self.alarm.load_state_dict(content["alarm"])
         if whole and (sizes := self._other_sizes(content, SIZES_OF_NETWORKS)):  # they may fit by chance
             raise UserError(f"The checkpoint does not fit this run: {sizes}.")
         try:
@@ -565,8 +567,6 @@ class Experiment:
                 self.runner.load_state_dict(content["runner"])
                 self.buffer.load_state_dict(content["buffer"])
                 set_random_state(content["random"])
-                if self.alarm is not None and "alarm" in content:
-                    self.alarm.load_state_dict(content["alarm"])
                 if self.best is not None and "best" in content:
                     self.best.load_state_dict(content["best"])
                 return
@@ -579,7 +579,9 @@ class Experiment:
         """In what a checkpoint's run was another one than this, what decides about its networks first."""
         theirs, ours = _flat(content.get("config", {})), _flat(self.all_settings.values)
         keys = [k for k in ours if k in theirs and theirs[k] != ours[k] and k not in OF_NO_NETWORK]
-        keys.sort(key=lambda k: self._weight(k))
+        keys.sort(key=self._weight)
+        if keys and self._weight(keys[0]) < _WEIGHTLESS:
+            keys = [k for k in keys if self._weight(k) < _WEIGHTLESS]
         settings = ", ".join(f"{k}={_said(theirs[k])} (now {_said(ours[k])})" for k in keys[:MOST_NAMED])
         more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
         causes = (self._other_sizes(content), f"it was made with {settings}{more}" if keys else "")
@@ -590,7 +592,7 @@ class Experiment:
         reader = self.all_settings.declared[key].reader.partition("=")[0]
         if key in registry.COMPONENTS:
             return 0
-        return 1 if reader in NETWORKS else {"learner": 2, "env": 3}.get(reader, 4)
+        return 1 if reader in NETWORKS else {"learner": 2, "env": 3}.get(reader, _WEIGHTLESS)
 
     def _other_sizes(self, content: Mapping[str, Any], looked_at: Collection[str] = ()) -> str:
         """The environment's sizes that a checkpoint has otherwise; empty where none, or where it does not know them."""
@@ -609,9 +611,13 @@ class Experiment:
         self.runner.close()
 
 
+_WEIGHTLESS = 4
+"""Of a setting that no network depends on."""
+
+
 def _is_lack_of_memory(error: BaseException) -> bool:
     """Whether something was too large: torch has a type of its own for that on GPUs alone."""
-    words = ("allocate memory", "out of memory", "overflow", "negative dimension", "invalid for input of size")
+    words = ("allocate memory", "out of memory", "Storage size calculation overflowed", "negative dimension")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )

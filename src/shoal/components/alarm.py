@@ -54,11 +54,13 @@ class RangeAlarm:
         self._inputs = inputs
         self.largest_return = 0.0
         """Largest absolute discounted return-to-go of all training episodes so far."""
+        self._episodes = 0
         self._said: set[str] = set()
         self._growth = {key: _Growth() for key in ("obs", "state")}
 
     def look_at_episodes(self, batch: EpisodeBatch, returns_to_go: Tensor) -> Iterator[Alarm]:
         """New training episodes, and their discounted returns-to-go as the learner counts rewards (any shape)."""
+        self._episodes += batch.shape[0]
         if returns_to_go.numel():
             self.largest_return = max(self.largest_return, float(returns_to_go.abs().max()))
         for key in ("obs", "state") if self._inputs else ():
@@ -75,9 +77,9 @@ class RangeAlarm:
                     yield self._growing(key, batch[key].shape[2:], *worst)
 
     def look_at_values(self, metrics: Mapping[str, Any]) -> Iterator[Alarm]:
-        """What a learner says of its last update."""
+        """What a learner says of its last update, once ``MANY`` episodes have shown what returns can be."""
         values = {name: float(metrics[name]) for name in VALUES if name in metrics}
-        if not values:
+        if not values or self._episodes < MANY:
             return
         name = max(values, key=lambda of: abs(values[of]))
         if abs(values[name]) > MARGIN * self.largest_return + SLACK and self._first_time("values"):
@@ -132,11 +134,17 @@ class RangeAlarm:
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
         growth = {key: (seen.episodes, seen.grown) for key, seen in self._growth.items()}
-        return {"largest_return": self.largest_return, "said": sorted(self._said), "growth": growth}
+        return {
+            "largest_return": self.largest_return,
+            "episodes": self._episodes,
+            "said": sorted(self._said),
+            "growth": growth,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state_dict()``."""
-        self.largest_return, self._said = state["largest_return"], set(state["said"])
+        self.largest_return, self._episodes = state["largest_return"], state["episodes"]
+        self._said = set(state["said"])
         self._growth = {key: _Growth(*seen) for key, seen in state["growth"].items()}
 
 

@@ -196,9 +196,10 @@ class Learner(nn.Module):
         """
         reward, mask = self._rewards(batch), transition_mask(batch)
         rate = (reward.abs() * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
-        beyond = rate / max(1 - self.settings.gamma, 1e-6)
+        gamma = self.settings.gamma
+        beyond = rate * (1 / (1 - gamma) if gamma < 1 else self.spec.episode_limit)
         terminated = batch["terminated"][:, :-1, 0].float()
-        return td_lambda(reward, terminated, mask, beyond.expand(-1, mask.shape[1] + 1), self.settings.gamma, 1.0)
+        return td_lambda(reward, terminated, mask, beyond.expand(-1, mask.shape[1] + 1), gamma, 1.0)
 
     def _rewards(self, batch: EpisodeBatch) -> Tensor:
         """The rewards that this learner learns from: ``[B, T]``."""
