@@ -50,6 +50,21 @@ def runner_of(kind=SideBySide, settings=None, env_settings=None, seed=3):
     return kind(settings or RunnerSettings(), TeamEnv, env_settings or TeamEnvSettings(), seed)
 
 
+class BoxedTeamEnv(TeamEnv):
+    """Its last info holds arrays and tensors of no dimension."""
+
+    def _extra(self):
+        return {"battle_won": np.array(self._seed % 2 == 0), "left": torch.tensor(2.0), "table": np.zeros(3)}
+
+
+def test_a_number_in_an_array_of_no_dimension_is_recorded():
+    runner = Pair(RunnerSettings(), BoxedTeamEnv, TeamEnvSettings(), 3)
+    stats = runner.run(Reflex(), 0).stats
+    assert stats["battle_won"] == [1.0 - seed % 2 for seed in stats["seed"]]
+    assert stats["left"] == [2.0, 2.0]
+    assert "table" not in stats
+
+
 def replay(seed, actions, env_settings=None):
     """The episode of ``seed`` under the recorded actions, stepped by hand."""
     env = TeamEnv(env_settings or TeamEnvSettings())

@@ -6,6 +6,7 @@ Everything here raises `UserError` for what it cannot read. `where` begins the s
 from __future__ import annotations
 
 import inspect
+import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -138,6 +139,25 @@ def numbers_in(value: Any) -> np.ndarray | None:
     except Exception:  # whatever a foreign object raises here, it is no array
         return None
     return numbers if numbers.dtype.kind in _NUMERIC else None
+
+
+def number_in(value: Any) -> float | int | None:
+    """One number, plain or as an array or tensor of any library of shape `()`, booleans as 0 or 1; else None."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in _NUMERIC:
+        return None  # `item` of a duration would be an integer
+    if not isinstance(value, int | float):
+        if getattr(value, "shape", None) != ():
+            return None
+        try:
+            value = value.item()
+        except Exception:  # whatever a foreign object raises here, it is no number
+            return None
+    try:
+        if isinstance(value, int):
+            return int(value) if math.isfinite(value) else None
+        return float(value) if isinstance(value, float | np.floating) else None
+    except OverflowError:  # an integer too large to be averaged
+        return None
 
 
 def _same_shape(numbers: np.ndarray, shape: tuple[int, ...] | None, space: spaces.Space, whose: str) -> np.ndarray:

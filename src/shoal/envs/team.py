@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim
 
 from shoal.declare import Checked, Range
-from shoal.envs.reading import check_space, per_agent, read_mask, read_view
+from shoal.envs.reading import check_space, number_in, per_agent, read_mask, read_view
 from shoal.utils.errors import UserError
 
 
@@ -54,13 +54,12 @@ No environment from elsewhere can say so by accident: ``plain_numbers`` leaves t
 
 
 def plain_numbers(info: Any) -> dict[str, float | int]:
-    """The entries of an info dict that can be averaged over episodes; booleans as 0 or 1."""
+    """The entries of an info dict that can be averaged over episodes (`number_in`); booleans as 0 or 1."""
     if not isinstance(info, dict):
         return {}
-    kinds = (int, float, np.number, np.bool_)
-    numbers = {str(key): np.asarray(value).item() for key, value in info.items() if isinstance(value, kinds)}
+    numbers = {str(key): number for key, value in info.items() if (number := number_in(value)) is not None}
     numbers.pop(EPISODE_FAILED, None)
-    return {key: int(value) if isinstance(value, bool) else value for key, value in numbers.items()}
+    return numbers
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,6 @@ class RayRunnerSettings(ParallelRunnerSettings):
     ray_envs_per_worker: Annotated[int, "environments that one Ray worker holds, on one machine", Range(1)] = 4
     ray_cpus_per_env: Annotated[float, "CPUs that Ray sets aside for each environment", Range(above=0)] = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-
 
 class RayVectorEnv(SupervisedVectorEnv):
     """Copies of an environment in groups, each in a Ray worker on some machine of a cluster.

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.envs.reading import number_in
 from shoal.envs.team import EPISODE_FAILED, reset_mask
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 from shoal.utils.signals import Interrupted, StopNow
@@ -281,14 +282,14 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
 
 def numbers_of(infos: Mapping[str, Any], index: int) -> dict[str, float]:
     """One copy's numbers in gymnasium's vector infos."""
-    return {
-        key: float(values[index])
+    numbers = {
+        key: number_in(values[index])
         for key, values in infos.items()
         if not key.startswith("_")
-        and bool(infos.get(f"_{key}", np.ones(len(values), bool))[index])
         and np.ndim(values) == 1
-        and np.asarray(values).dtype.kind in "biuf"
+        and bool(infos.get(f"_{key}", np.ones(len(values), bool))[index])
     }
+    return {key: float(number) for key, number in numbers.items() if number is not None}
 
 
 def episode_limit_of(env: VectorEnv) -> int:

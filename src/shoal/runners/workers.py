@@ -16,12 +16,12 @@ from types import FrameType
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
 from shoal.envs.guarded import GuardedEnv, guarded
 from shoal.envs.private_random import PrivateRandomness
+from shoal.envs.reading import number_in
 from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.supervised import (
     Outcome,
@@ -65,11 +65,8 @@ class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
 
 def _numbers(info: Mapping[Any, Any]) -> dict[str, float]:
     """The numbers of an info. A key that begins with ``_`` is private: gymnasium keeps its masks under such names."""
-    return {str(key): float(value) for key, value in info.items() if _is_number(value) and str(key)[:1] != "_"}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, bool | int | float | np.generic) and np.asarray(value).dtype.kind in "biuf"
+    numbers = {str(key): number_in(value) for key, value in info.items()}
+    return {key: float(number) for key, number in numbers.items() if number is not None and key[:1] != "_"}
 
 
 class EnvFactory:
