@@ -4,6 +4,7 @@ import math
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from runners.launch import (
     wait_until,
     workers_of,
 )
-from runners.team_env import FAILED_REWARD, TeamEnv
+from runners.team_env import FAILED_REWARD, TeamEnv, leaked
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
 from shoal.utils import checkpoint as checkpoints
@@ -453,7 +454,7 @@ def test_due_counts_from_the_last_time():
 # Endings.
 
 FAILING = "env: runners.team_env:TeamEnv\nenv_args:\n  raise_at: 2\n"
-SLOW = "env: runners.team_env:TeamEnv\nenv_args:\n  step_s: 120\n"
+STUBBORN = "env: runners.team_env:TeamEnv\nenv_args:\n  fault: stubborn\n"
 
 
 def test_a_loss_beyond_all_numbers_ends_the_run_with_a_sentence_and_its_checkpoints(tmp_path, capsys):
@@ -532,6 +533,24 @@ def test_whatever_an_environment_of_this_process_raises_the_work_is_saved(
     assert checkpoints.steps_in(tmp_path / models)[-1] >= 120
 
 
+def test_an_environment_that_leaks_files_leaves_room_for_the_checkpoint(tmp_path, capfd):
+    (tmp_path / "leaks.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  fault: leak_files\n")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 80, limits[1]))
+    try:
+        status = in_process(tmp_path, "--config=qmix", "--env-config=leaks.yaml", "with", *SHORT, "t_max=10000")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        while leaked:
+            os.close(leaked.pop())
+    assert status == 1
+    (sentence,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "Too many open files" in sentence
+    assert "resume=" in sentence
+    assert list((tmp_path / "results" / "models").glob("*/[0-9]*.pt"))
+    assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "FAILED"
+
+
 def test_numbers_that_are_not_finite_end_a_run_with_a_checkpoint_and_can_be_dropped(tmp_path, capfd):
     (tmp_path / "nan.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  wrong: obs\n  fault_share: 0.1\n")
     assert in_process(tmp_path, "--config=qmix", "--env-config=nan.yaml", "with", *SHORT, "runner_log_interval=20") == 1
@@ -595,8 +614,8 @@ def test_a_run_that_cannot_be_built_leaves_no_process(tmp_path, capsys):
 
 
 def test_a_second_ctrl_c_ends_a_run_that_does_not_reach_a_safe_point(tmp_path):
-    (tmp_path / "slow.yaml").write_text(SLOW)
-    process = start(tmp_path, "--config=qmix", "--env-config=slow.yaml", "with", "runner=episode")
+    (tmp_path / "stubborn.yaml").write_text(STUBBORN)
+    process = start(tmp_path, "--config=qmix", "--env-config=stubborn.yaml", "with", "runner=episode")
     try:
         out = tmp_path / "out.txt"
         wait_until(lambda: "trained parameters" in out.read_text() or process.poll(), 120, "the start")
@@ -613,16 +632,24 @@ def test_a_second_ctrl_c_ends_a_run_that_does_not_reach_a_safe_point(tmp_path):
     assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
 
 
-@pytest.mark.parametrize("runner", ["parallel", "episode"])
-def test_a_stop_does_not_wait_for_an_environment_that_hangs(tmp_path, runner):
-    (tmp_path / "hangs.yaml").write_text("env: runners.team_env:OwnProcess\nenv_args:\n  fault: hang\n")
-    args = [f"runner={runner}", *(["batch_size_run=2"] if runner == "parallel" else []), "env_timeout_s=600"]
+@pytest.mark.parametrize(
+    ("env", "runner"),
+    [
+        ("TeamEnv", ["runner=parallel", "batch_size_run=2"]),
+        ("OwnProcess", ["runner=episode"]),
+        ("TeamEnv", ["runner=episode"]),
+    ],
+    ids=["workers", "worker", "here"],
+)
+def test_a_stop_does_not_wait_for_an_environment_that_hangs(tmp_path, env, runner):
+    (tmp_path / "hangs.yaml").write_text(f"env: runners.team_env:{env}\nenv_args:\n  fault: hang\n")
+    args = [*runner, "env_timeout_s=600"]
     process = start(tmp_path, "--config=qmix", "--env-config=hangs.yaml", "with", *args)
     try:
-        workers = wait_until(lambda: process.poll() is not None or workers_of(process.pid), 120, "workers")
         out = tmp_path / "out.txt"
         wait_until(lambda: "trained parameters" in out.read_text() or process.poll(), 120, "the start")
         time.sleep(1.0)  # as above
+        workers = workers_of(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     finally:
@@ -632,6 +659,25 @@ def test_a_stop_does_not_wait_for_an_environment_that_hangs(tmp_path, runner):
     assert "stopped by SIGTERM; go on with: " in (tmp_path / "err.txt").read_text()
     assert list((tmp_path / "results" / "models").glob("*/0.pt"))
     assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
+
+
+@pytest.mark.parametrize("how", ["session", "orphan"])
+def test_what_an_environment_of_this_process_started_dies_with_it(tmp_path, how):
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    (tmp_path / "hiding.yaml").write_text(
+        f"env: runners.hiding_env:HidingEnv\nenv_args:\n  folder: {folder}\n  how: {how}\n"
+    )
+    process = start(tmp_path, "--config=qmix", "--env-config=hiding.yaml", "with", "runner=episode")
+    try:
+        wait_until(lambda: len(list(folder.iterdir())) > 1 or process.poll() is not None, 120, "a process")
+        started = [int(path.name) for path in folder.iterdir() if int(path.name) != process.pid]
+        games = [psutil.Process(pid) for pid in started]
+    finally:
+        process.kill()
+        process.wait()
+    assert games
+    assert all_gone(games)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR1])

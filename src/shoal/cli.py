@@ -27,6 +27,7 @@ from shoal.utils import checkpoint as checkpoints
 from shoal.utils import metric_names, recording
 from shoal.utils.console import Console
 from shoal.utils.errors import UserError
+from shoal.utils.guardian import taking_along_what_it_starts
 from shoal.utils.logging import Logger
 from shoal.utils.mongo import MONGO_VARIABLE, refuse_secret
 from shoal.utils.mongo_observer import MongoMirror, mongo_observer
@@ -349,7 +350,8 @@ def _run_in(
                 f"The record in {run_dir} cannot be written ({error.strerror}): free some space."
             ) from error
     try:
-        result = _train(run, settings, content, model_dir, tb_logs)
+        with taking_along_what_it_starts():
+            result = _train(run, settings, content, model_dir, tb_logs)
     except BaseException:
         recording.flush_record(run)
         raise

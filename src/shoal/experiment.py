@@ -1,5 +1,6 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -118,6 +119,9 @@ class ExperimentSettings(Checked):
             raise UserError("resume and checkpoint_path exclude each other: resume already names the checkpoint.")
 
 
+_SPARE_FILES = 8
+
+
 @dataclass
 class Progress:
     """The counters of a run; with the random states, all that decides what it does next."""
@@ -168,6 +172,7 @@ class Experiment:
         self.on_test = on_test
         self.record = record
         self.progress = Progress()
+        self._spare_files: list[int] = []
         self._said_missing: set[str] = set()
         self._signature = trust.sign(settings.values)
         s = self.settings
@@ -247,6 +252,7 @@ class Experiment:
             EnvironmentsFailedError, NonFiniteEpisodeError: no episode can be played any more; here too.
             NonFiniteError: a loss or gradient is NaN or infinite. Nothing is saved after that.
         """
+        self._spare_files = [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_FILES)]
         with StopRequest() as stop:
             self.runner.heed(stop)
             try:
@@ -255,6 +261,7 @@ class Experiment:
                 self._stop_if_asked(stop)
                 raise
             except (EnvironmentsFailedError, NonFiniteEpisodeError) as error:
+                self._free_files()
                 path = None if self.settings.evaluate else self.save(last=True)
                 raise UserError(f"{error} Go on later with resume={path.parent}." if path else str(error)) from error
             except NonFiniteError as error:
@@ -606,8 +613,14 @@ class Experiment:
         ]
         return f"the environment's sizes differ ({'; '.join(sizes)})" if sizes else ""
 
+    def _free_files(self) -> None:
+        """An environment that opens files until there are no more leaves room for the last checkpoint."""
+        while self._spare_files:
+            os.close(self._spare_files.pop())
+
     def close(self) -> None:
         """End the environments, whatever happened."""
+        self._free_files()
         self.runner.close()
 
 

@@ -1,5 +1,6 @@
 """A team environment whose every episode is a function of its seed and its actions, and which can fail on purpose."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -15,6 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from shoal.envs.team import EPISODE_FAILED
+from shoal.runners.supervised import RolloutAbandonedError
 from shoal.runners.workers import EnvFactory
 
 GAME = "import time; time.sleep(600)  # the game of a test"
@@ -33,6 +35,10 @@ CLASHING = {
 """Numbers under names that Shoal itself uses."""
 
 
+leaked: list[int] = []
+"""Files that nobody closes."""
+
+
 @dataclass(frozen=True)
 class TeamEnvSettings:
     episode_limit: Annotated[int, "longest possible episode"] = 6
@@ -40,7 +46,20 @@ class TeamEnvSettings:
     fail_share: Annotated[float, "share of the seeds whose episode cannot be finished"] = 0.0
     raise_at: Annotated[int | None, "step of every episode at which an exception is raised"] = None
     fault: Annotated[
-        Literal["", "exit", "hang", "raise", "segv", "sys_exit", "eof", "keyboard", "memory", "long"],
+        Literal[
+            "",
+            "exit",
+            "hang",
+            "raise",
+            "segv",
+            "sys_exit",
+            "eof",
+            "keyboard",
+            "memory",
+            "long",
+            "stubborn",
+            "leak_files",
+        ],
         "what happens in a step of the unlucky episodes",
     ] = ""
     wrong: Annotated[Literal["", "obs", "state", "reward", "score"], "what the unlucky episodes' last step spoils"] = ""
@@ -131,6 +150,12 @@ class TeamEnv(gymnasium.Env):
                 raise KeyboardInterrupt
             case "memory":
                 raise MemoryError
+            case "leak_files":
+                leaked.append(os.open(os.devnull, os.O_RDONLY))
+            case "stubborn":
+                while True:
+                    with contextlib.suppress(RolloutAbandonedError):
+                        time.sleep(600)
             case "long":
                 raise RuntimeError("x" * 1_000_000)
 

@@ -186,6 +186,25 @@ def test_what_cannot_be_used_says_so_at_once(runner):
         runner(Unusable)
 
 
+def test_what_never_begins_an_episode_is_tried_twice(runner):
+    broken = runner(copies=2, env_settings=TeamEnvSettings(fault="raise", fault_at_start=True))
+    with pytest.raises(UserError, match=r"could not begin an episode, 2 times in a row .*the game fell over"):
+        broken.run(Reflex(), 0)
+    assert broken.state_dict()["train"] == 4
+
+
+class Unbuilt(TeamEnv):
+    """Has a fault of its author's."""
+
+    def __init__(self, settings):
+        sys.exit(0)
+
+
+def test_an_environment_that_cannot_be_built_is_said_in_a_sentence(runner):
+    with pytest.raises(UserError, match=r"could not be built: it called sys.exit\(0\)"):
+        runner(Unbuilt)
+
+
 @pytest.mark.parametrize(
     ("needs", "machines", "placed"),
     [([4, 1], [5], 2), ([4, 4, 2], [10], 3), ([2, 2, 2], [3, 3], 2), ([0.5] * 3, [1, 0.4], 2), ([1], [], 0)],

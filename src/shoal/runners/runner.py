@@ -22,6 +22,7 @@ from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.supervised import (
     EnvironmentsFailedError,
     SupervisedVectorEnv,
+    abandon_what_hangs,
     action_classes_of,
     entry_names_of,
     environment_code,
@@ -126,6 +127,8 @@ class Runner:
         """Wait for no environment long once ``stop`` is set."""
         if isinstance(self.env, SupervisedVectorEnv):
             self.env.stopping = stop.__bool__
+        else:
+            stop.look = abandon_what_hangs
 
     def _environment(self, where: str) -> AbstractContextManager[None]:
         """Around every call of the environments: those that live elsewhere are watched over there."""

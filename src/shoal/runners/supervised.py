@@ -40,8 +40,11 @@ class EnvironmentsFailedError(UserError):
     """An environment that fails again and again, or in this process; the run saves a checkpoint before it ends."""
 
 
-class RolloutAbandonedError(Exception):
-    """The run was asked to stop, and an environment did not answer soon or failed: the rollout is not waited for."""
+class RolloutAbandonedError(BaseException):
+    """The run was asked to stop, and an environment did not answer soon or failed: the rollout is not waited for.
+
+    Not an ``Exception``: it may come up inside an environment, which must not catch it.
+    """
 
 
 def in_words(error: BaseException) -> str:
@@ -82,10 +85,12 @@ def environment_code(failed: str) -> Iterator[None]:
         EnvironmentsFailedError: it raised something.
         UserError: it said itself what is wrong.
     """
+    global _entered
     out, err = sys.stdout, sys.stderr
+    _entered = time.monotonic()
     try:
         yield
-    except (UserError, Interrupted, StopNow):
+    except (UserError, Interrupted, StopNow, RolloutAbandonedError):
         raise
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -93,7 +98,22 @@ def environment_code(failed: str) -> Iterator[None]:
         log.warning(details_of(error))
         raise EnvironmentsFailedError(f"{failed}: {in_words(error)}.") from error
     finally:
+        _entered = None
         sys.stdout, sys.stderr = out, err
+
+
+_entered: float | None = None
+"""Since when an environment is at work in this process."""
+
+
+def abandon_what_hangs() -> None:
+    """For a run that was asked to stop: leave an environment in this process that has been at work for too long.
+
+    Raises:
+        RolloutAbandonedError: it has.
+    """
+    if _entered is not None and time.monotonic() - _entered > STOP_PATIENCE_S:
+        raise RolloutAbandonedError("it did not answer")
 
 
 class SupervisedVectorEnv(VectorEnv, abc.ABC):

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
@@ -162,7 +161,6 @@ class WorkerVectorEnv(SupervisedVectorEnv):
             self._guardian = Guardian()
             self._shared = create_shared_memory(self.single_observation_space, n, ctx=self._context)
             self._observations = read_from_shared_memory(self.single_observation_space, self._shared, n)  # type: ignore[assignment]
-            resource_tracker.ensure_running()  # now, not as the first worker's
             for i in range(n):
                 self._workers.append(self._start(i))
             _check_spare_files()

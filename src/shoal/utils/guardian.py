@@ -73,6 +73,9 @@ class Guardian:
     @contextlib.contextmanager
     def marking(self, name: str = "") -> Iterator[None]:
         """What is started meanwhile bears the mark, and ``name`` behind it."""
+        from multiprocessing import resource_tracker  # which the script has no use for
+
+        resource_tracker.ensure_running()  # now, unmarked: it clears up after all others
         before = os.environ.get(VARIABLE)
         os.environ[VARIABLE] = f"{self.mark}-{name}-"
         try:
@@ -92,6 +95,21 @@ class Guardian:
         end_marked(self.mark)
         self._process.kill()
         self._process.wait()
+
+
+@contextlib.contextmanager
+def taking_along_what_it_starts() -> Iterator[None]:
+    """While active, what this process starts ends with it, in whatever way, and with this context at the latest.
+
+    For what an environment in this process launches. (What it forks without starting a program escapes: a fork does not
+    take on the mark.)
+    """
+    guardian = Guardian()
+    try:
+        with guardian.marking():
+            yield
+    finally:
+        guardian.close()
 
 
 def main(mark: str, parent: int) -> None:

@@ -58,6 +58,9 @@ def restore(handlers: Mapping[int, Any]) -> None:
         signal.signal(signum, handler)
 
 
+_LOOK_S = 0.5
+
+
 @contextmanager
 def stops_interrupt() -> Iterator[None]:
     """While active, Ctrl-C raises ``StopNow`` and any other stop signal ``Interrupted``: for before there is anything
@@ -78,11 +81,17 @@ def stops_interrupt() -> Iterator[None]:
 
 
 class StopRequest:
-    """While active, a stop signal sets ``signum`` instead of ending the process; a second Ctrl-C does end it."""
+    """While active, a stop signal sets ``signum`` instead of ending the process; a second Ctrl-C does end it.
+
+    From then on ``look`` is called now and then, wherever the main thread is: it may raise where that has been for too
+    long.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.look: Callable[[], None] | None = None
         self._previous: dict[int, Any] = {}
+        self._done = threading.Event()
 
     def __bool__(self) -> bool:
         return self.signum is not None
@@ -95,12 +104,23 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._done.set()
         restore(self._previous)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None and signum == signal.SIGINT:
+        if self.signum is None:
+            self.signum = signum
+            if self.look is not None:
+                threading.Thread(target=self._remind, name="stop", daemon=True).start()
+        elif signum == signal.SIGINT:
             raise StopNow
-        self.signum = signum
+        elif self.look is not None:
+            self.look()
+
+    def _remind(self) -> None:
+        """Interrupt the main thread, which alone handles signals, even out of a sleep."""
+        while not self._done.wait(_LOOK_S):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def end_with(parent: int, signum: int = signal.SIGTERM) -> None:
