@@ -40,6 +40,8 @@ def environments(full: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "toy_modes", "toy_modes", {}
     for key in ("lbforaging:Foraging-8x8-2p-3f-v3", "lbforaging:Foraging-15x15-4p-4f-v3", "rware:rware-tiny-2ag-v2"):
         yield f"gymma {key}", "gymma", {"key": key}
+    for key in ("pettingzoo.mpe.simple_spread_v3", "pettingzoo.mpe.simple_speaker_listener_v4"):
+        yield f"pettingzoo {key}", "pettingzoo", {"key": key}
     for env_name in ("multiwalker", "waterworld", "pursuit"):
         yield f"sisl {env_name}", "sisl", {"env_name": env_name}
     for map_name in ("academy_3_vs_2", "academy_counterattack_easy", "5_vs_5"):

