@@ -265,6 +265,8 @@ class Experiment:
                 path = None if self.settings.evaluate else self.save(last=True)
                 raise UserError(f"{error} Go on later with resume={path.parent}." if path else str(error)) from error
             except NonFiniteError as error:
+                if self.settings.evaluate:
+                    raise
                 raise NonFiniteError(f"{error} {self._newest_saved()}") from error
 
     def _train(self, stop: StopRequest) -> dict[str, float]:
