@@ -284,3 +284,18 @@ SCALED = [{"mixer": mixer} for mixer in ("qmix", "qplex")] + [{"learner": "wqmix
 @pytest.mark.parametrize("settings", SCALED, ids=str)
 def test_mixers_that_start_near_zero_learn(tmp_path: Path, settings: dict[str, str]) -> None:
     assert share_of_right_actions(tmp_path, Offset, **settings, mixer_init_scale=0.001) > 0.95
+
+
+@pytest.mark.parametrize("mask_dead", [True, False])
+def test_targets_that_the_loss_leaves_out_do_not_count(
+    make_learner: MakeLearner, make_batch: MakeBatch, mask_dead: bool
+) -> None:
+    learner = make_learner(MORTAL, **ALGORITHMS["lan"], mask_dead=mask_dead, standardise_returns=True)
+    batch = make_batch(MORTAL)
+    acted = real_rows(batch, "alive", last=False)
+    assert 0 < acted.sum() < acted.size
+    _, metrics = learner.loss(batch)
+    moments = learner.moments["target"]
+    assert moments.count == (acted.sum() if mask_dead else acted.size)
+    # Standardised by their own moments, the targets of the loss have the mean 0.
+    assert float(metrics["target_mean"]) == pytest.approx(0.0, abs=1e-5)

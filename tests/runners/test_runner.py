@@ -65,6 +65,21 @@ def test_a_number_in_an_array_of_no_dimension_is_recorded():
     assert "table" not in stats
 
 
+@pytest.mark.parametrize(
+    "attribute",
+    [None, ["a"], "names", 3, {"state": None}, {"state": 5}, {"state": "abcde"}, {"state": [1] * 5}, {"items": ["a"]}],
+)
+def test_another_thing_of_the_name_entry_names_is_left_alone(attribute):
+    kind = type("Other", (TeamEnv,), {"entry_names": attribute})
+    assert Pair(RunnerSettings(), kind, TeamEnvSettings(), 3).entry_names == {}
+
+
+def test_names_are_as_many_as_entries():
+    kind = type("Short", (TeamEnv,), {"entry_names": {"state": ["a", "b"]}})
+    with pytest.raises(UserError, match="'state' has 5 entries and 2 names"):
+        Pair(RunnerSettings(), kind, TeamEnvSettings(), 3)
+
+
 def replay(seed, actions, env_settings=None):
     """The episode of ``seed`` under the recorded actions, stepped by hand."""
     env = TeamEnv(env_settings or TeamEnvSettings())

@@ -149,6 +149,23 @@ def test_all_trials_of_a_search_are_judged_by_one_metric(tmp_path):
         assert values == ({0: 0.25, 1: 0.0} if first_wins else {0: 7.5, 1: 7.5})
 
 
+def test_trials_judged_by_nobody_knows_what_are_not_gone_on_with(tmp_path):
+    """A search of a version that judged every trial by what it had recorded; a metric that is named is known."""
+    for words in ((), ("metric=test_return_mean",)):
+        folder = tmp_path / str(len(words))
+        folder.mkdir()
+        trials = Trials(folder, *words)
+        for job in trials.search.more():
+            finish(job, [1.0])
+        number = trials.search.study.trials[0].number
+        trials.search.study.tell(number, 1.0)
+        if words:
+            assert Trials(folder, *words).search.best()
+        else:
+            with pytest.raises(UserError, match="another --name"):
+                Trials(folder)
+
+
 def test_a_trial_that_failed_or_tested_nothing_counts_as_failed(tmp_path):
     trials = Trials(tmp_path)
     failed, empty = trials.search.more(), trials.search.more()

@@ -87,9 +87,9 @@ class LANLearner(Learner):
             target_outputs = self._centred(target_outputs, avail)
             a_next = mac.value_next(outputs, self.target_controller, target_outputs, avail, s.double_q)  # [P, N]
             v_next = self.target_value(target_histories[0], inputs, state, alive)  # [P]
-            y = self.targets(batch, steps, (v_next.unsqueeze(-1) + a_next).T).T  # [R, N]
+            counted = alive[acted] if s.mask_dead and alive is not None else torch.ones_like(q[0], dtype=torch.bool)
+            y = self.targets(batch, steps, (v_next.unsqueeze(-1) + a_next).T, counted.T).T  # [R, N]
 
-        counted = alive[acted] if s.mask_dead and alive is not None else torch.ones_like(y, dtype=torch.bool)
         self._passed = taken_outputs.detach(), counted
         m = counted / counted.sum().clamp(min=1)  # [R, N], sums to 1
         td_error = q - y

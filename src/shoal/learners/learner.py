@@ -164,12 +164,12 @@ class Learner(nn.Module):
         )
         return mixer
 
-    def targets(self, batch: EpisodeBatch, steps: PackedSteps, values: Tensor) -> Tensor:
+    def targets(self, batch: EpisodeBatch, steps: PackedSteps, values: Tensor, counted: Tensor | None = None) -> Tensor:
         """TD(lambda) targets of the transitions, from the bootstrap values of all states: ``[M, P] -> [M, R]``.
 
         With ``standardise_rewards`` they are made of standardised rewards. With ``standardise_returns`` values and
         targets are in deviations from the mean target, whose moments take in these targets first (as in EPyMARL, but
-        padding does not count).
+        padding does not count, nor does what the loss leaves out: where ``counted``, bool ``[M, R]``, is false).
         """
         reward, terminated = self._rewards(batch), batch["terminated"][:, :-1, 0].float()
         values = self.in_reward_units(values)
@@ -185,7 +185,7 @@ class Learner(nn.Module):
         y = flat.index_select(1, steps.index[steps.acted])
         self._target_size = y.detach().abs().amax()
         if self.settings.standardise_returns:
-            self._moments("target").update(y.reshape(-1, 1))
+            self._moments("target").update((y if counted is None else y[counted]).reshape(-1, 1))
             y = self._moments("target").standardise(y)
         return y
 

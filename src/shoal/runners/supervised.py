@@ -328,14 +328,22 @@ def action_classes_of(env: VectorEnv) -> Mapping[str, Sequence[int]]:
 def entry_names_of(env: VectorEnv) -> Mapping[str, Sequence[str]]:
     """What the environment calls the entries of ``obs`` and ``state``; nothing where it has no names for them.
 
+    An attribute of that name that is not made so, lists of text for ``obs`` or ``state``, is another thing: many an
+    environment is written without knowing of this one.
+
     Raises:
         UserError: there are more or fewer names than entries.
     """
-    declared: Mapping[str, Sequence[str]] = _declared(env, "entry_names")
+    declared = _declared(env, "entry_names")
+    if not isinstance(declared, Mapping) or not all(
+        key in ("obs", "state") and isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        for key, names in declared.items()
+    ):
+        return {}
     for key, names in declared.items():
         space = env.single_observation_space
         known = isinstance(space, gym.spaces.Dict) and key in space.spaces and space[key].shape
-        if not known or isinstance(names, str) or len(names) != known[-1]:
+        if not known or len(names) != known[-1]:
             raise UserError(
                 f"The environment's entry_names must hold a name for every entry of obs or state, but {key!r} has "
                 f"{known[-1] if known else 'no'} entries and {len(names)} names: correct the list."

@@ -142,6 +142,12 @@ class Search:
         before = self.study.user_attrs.get("what")
         if before not in (None, what):
             raise UserError(f"{folder} holds a search for something else ({before}): give this one another --name.")
+        judged = settings.metric or self.study.user_attrs.get(_JUDGE)
+        if not judged and any(t.state == self._states.COMPLETE for t in self.study.trials):
+            raise UserError(
+                f"{folder} holds a search of an earlier version, which did not keep what its trials were judged by: "
+                "give this one another --name."
+            )
         self.study.set_user_attr("what", what)
         # Another seed for each start: the same one would propose the first trials again.
         seed = settings.seed + len(self.study.trials)
