@@ -262,6 +262,20 @@ def test_a_damaged_record_costs_its_run_alone(tmp_path, capsys):
             read_runs(alone)
 
 
+@pytest.mark.parametrize("text", ['{"model_dir": "m", "resu', "", "[]", '{"model_dir": "m", "resumed": [100]}'])
+def test_a_record_that_does_not_say_what_run_it_is_of_is_damaged(tmp_path, capsys, text):
+    """Else the second record of a run would be a seed of its own, and the first one a short seed."""
+    run = [start(tmp_path / "a", k, steps, day=k + 1, at=at) for k, steps, at in ((0, [0, 100], None), (1, [110], 100))]
+    other = record(tmp_path / "b" / "1", {"loss_td": ([0, 100], [1, 1])})
+    (run[1] / "info.json").write_text(text)
+    (run[1] / "model_dir.txt").write_text("/elsewhere/models/m\n")
+    assert [one.folder for one in read_runs([*run, other])] == [other]
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: {run[1]} is not a recorded run")
+    assert "info.json" in told
+    assert told.endswith("It is left out, and so are the other records of its run (0).\n")
+
+
 def test_what_is_no_number_leaves_a_gap(tmp_path):
     folder = record(tmp_path / "1", {"loss_td": ([0, 1, 2], [0.5, None, {"py/object": "torch.Tensor"}])})
     values = read_run(folder).metrics["loss_td"][1]

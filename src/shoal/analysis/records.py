@@ -104,9 +104,10 @@ def read_run(folder: Path) -> RecordedRun:
         recorded = read_series(folder)
         if not isinstance(config, dict):
             raise ValueError("config.json does not hold settings by name")
+        info = _info(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a recorded run (config.json and metrics.json of sacred): {error}.") from error
-    return make_run(folder, config, recorded, entry, _json(folder / "info.json"))
+    return make_run(folder, config, recorded, entry, info)
 
 
 def make_run(
@@ -183,6 +184,36 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _info(folder: Path) -> dict[str, Any]:
+    """``info.json``, which says what run the record is a part of; nothing where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        info = json.loads((folder / "info.json").read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"info.json: {error}") from error
+    kinds = {"model_dir": str, "resumed": dict, "git": dict}
+    if not isinstance(info, dict) or not all(isinstance(info.get(key) or kind(), kind) for key, kind in kinds.items()):
+        raise ValueError("info.json does not say what run this is")
+    return info
+
+
+def _models_of(folder: Path) -> str:
+    """The folder of checkpoints of a record that is damaged, from whichever of its files says it; else empty."""
+    from shoal.utils.checkpoint import recorded_models
+
+    try:
+        return str(_info(folder).get("model_dir") or "")
+    except (OSError, ValueError):
+        models = recorded_models(folder)
+        return "" if models == folder else str(models)
+
+
 def read_runs(folders: list[Path]) -> list[RecordedRun]:
     """Read runs, those that were resumed as one.
 
@@ -204,7 +235,7 @@ def read_records(folders: Sequence[Path]) -> list[RecordedRun]:
         try:
             read.append(read_run(folder))
         except UserError as error:
-            damaged[_run_of(folder, str(_json(folder / "info.json").get("model_dir", "")))] = error
+            damaged[_run_of(folder, _models_of(folder))] = error
     whole = [run for run in read if run.config.get("evaluate") or _run_of(run.folder, run.model_dir) not in damaged]
     if damaged and not whole:
         raise next(iter(damaged.values()))
