@@ -8,11 +8,11 @@ import pytest
 
 from analysis.record import record
 from shoal.analysis import sisl
-from shoal.analysis.curves import RETURN
 from shoal.analysis.records import read_run
 from shoal.analysis.sisl_baselines import COLUMNS, FORAGE, IDLE, UNIFORM
 from shoal.analysis.study import study
 from shoal.utils.errors import UserError
+from shoal.utils.metric_names import TEST_RETURN
 
 PAID = {("waterworld", UNIFORM): -50, ("waterworld", IDLE): 0, ("waterworld", FORAGE): 30}
 PAID |= {("multiwalker", UNIFORM): -104, ("multiwalker", IDLE): -103}
@@ -47,7 +47,7 @@ def results(tmp_path):
                 tests[4:10] = [20.0] * 6
             args = {"env_name": task, "max_cycles": 200, "env_kwargs": {"of": task}}
             folder = tmp_path / "sacred" / str(number)
-            curve = {RETURN: ([100 * k for k in range(20)], tests)}
+            curve = {TEST_RETURN: ([100 * k for k in range(20)], tests)}
             record(folder, curve, "COMPLETED", name=name, seed=seed, env="sisl", test_interval=100, env_args=args)
     return tmp_path / "sacred"
 
@@ -95,8 +95,8 @@ def test_without_a_method_above_random_there_is_no_anchored_scale(results, tmp_p
 
 def test_the_tail_is_at_least_five_tests(tmp_path):
     tests = [0.0] * 15 + [1, 2, 3, 4, 5.0]
-    run = read_run(record(tmp_path / "1", {RETURN: ([100 * k for k in range(20)], tests)}, test_interval=100))
-    made = study([run], RETURN, "tail", ["0:1"])
+    run = read_run(record(tmp_path / "1", {TEST_RETURN: ([100 * k for k in range(20)], tests)}, test_interval=100))
+    made = study([run], TEST_RETURN, "tail", ["0:1"])
     assert made.cells["s2q", "matrix_game"].scores.tolist() == [3.0]
 
 
@@ -112,6 +112,6 @@ def test_refusals(results, tmp_path, capsys):
     ):
         assert sisl.main([str(results), "--baselines", *map(str, files)]) == 1
         assert words in capsys.readouterr().err
-    elsewhere = record(tmp_path / "elsewhere" / "1", {RETURN: ([0, 100], [0, 1])}, test_interval=100)
+    elsewhere = record(tmp_path / "elsewhere" / "1", {TEST_RETURN: ([0, 100], [0, 1])}, test_interval=100)
     with pytest.raises(UserError, match="not on SISL"):
-        sisl.horizons_of(study([read_run(elsewhere)], RETURN, "tail"))
+        sisl.horizons_of(study([read_run(elsewhere)], TEST_RETURN, "tail"))
