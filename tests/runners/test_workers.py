@@ -213,6 +213,22 @@ def test_nothing_outlives_a_parent_that_is_killed(tmp_path, how):
     assert all_gone(processes + watching, 20)
 
 
+FORGETFUL = """
+from runners.team_env import TeamEnv, TeamEnvSettings
+from shoal.runners.workers import WorkerVectorEnv
+
+if __name__ == "__main__":
+    env = WorkerVectorEnv(TeamEnv, TeamEnvSettings(), 2)
+    env.reset(seed=[1, 2])
+"""
+
+
+def test_a_program_that_closes_nothing_ends_all_the_same(tmp_path):
+    script = tmp_path / "forgetful.py"
+    script.write_text(FORGETFUL)
+    assert subprocess.run([sys.executable, str(script)], env=environment(), timeout=20).returncode == 0
+
+
 @pytest.mark.parametrize("how", ["session", "fork", "orphan"])
 def test_nothing_outlives_a_worker_that_is_replaced(tmp_path, how):
     settings = HidingEnvSettings(folder=str(tmp_path), how=how, fault="raise")

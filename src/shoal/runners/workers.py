@@ -1,5 +1,6 @@
 """Environments in worker processes that may crash, hang or die without taking the run with them."""
 
+import atexit
 import contextlib
 import errno
 import multiprocessing
@@ -8,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -155,6 +157,8 @@ class WorkerVectorEnv(SupervisedVectorEnv):
                 example.close()
         self._workers: list[_Worker] = []
         self._guardian: Guardian | None = None
+        self.process_id = os.getpid()
+        _open.add(self)
         # Spawned, not forked: a fork of a process that runs torch or JAX threads may deadlock.
         self._context = multiprocessing.get_context("spawn")
         try:
@@ -267,6 +271,17 @@ class WorkerVectorEnv(SupervisedVectorEnv):
         if self._guardian is not None:
             self._guardian.close()
             self._guardian = None
+
+
+_open: weakref.WeakSet[WorkerVectorEnv] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """For a program that forgets it: multiprocessing would wait for ever for workers that leave SIGTERM to us."""
+    for env in list(_open):
+        if env.process_id == os.getpid():  # not in a fork
+            env.close_extras()
 
 
 def _check_spare_files() -> None:
