@@ -18,6 +18,8 @@ from runners.hiding_env import PROCESSES, HidingEnv, HidingEnvSettings
 from runners.launch import all_gone, environment, wait_until, workers_of
 from runners.team_env import TeamEnv, TeamEnvSettings, finish, first_available, in_this_process, is_unlucky
 from shoal.envs.team import EPISODE_FAILED
+from shoal.runners import supervised
+from shoal.runners.runner import EpisodeRunner, ParallelRunner
 from shoal.runners.supervised import RolloutAbandonedError
 from shoal.runners.workers import EnvFactory, HoldAtEnd, WorkerVectorEnv, _become_worker, in_process
 from shoal.utils.errors import UserError
@@ -165,6 +167,15 @@ def test_processes_are_renewed_after_as_many_episodes_as_wanted():
     assert [seen.index(pid) for pid in seen] == [0, 0, 2, 2, 4]
 
 
+class CannotClose(TeamEnv):
+    """Raises or hangs when it is closed."""
+
+    def close(self):
+        if self.settings.fault == "hang":
+            time.sleep(600)
+        raise RuntimeError("still busy")
+
+
 class Unusable(TeamEnv):
     """Finds out at the first episode that its game is not installed."""
 
@@ -211,6 +222,18 @@ def test_nothing_outlives_a_parent_that_is_killed(tmp_path, how):
         parent.kill()
         parent.wait()
     assert all_gone(processes + watching, 20)
+
+
+@pytest.mark.parametrize("runner", [EpisodeRunner, ParallelRunner])
+@pytest.mark.parametrize("fault", ["raise", "hang"])
+def test_an_environment_that_cannot_be_closed_costs_a_warning(runner, fault, monkeypatch, caplog):
+    monkeypatch.setattr(supervised, "CLOSE_PATIENCE_S", 0.2)
+
+    settings = runner.Settings(**({"batch_size_run": 1} if runner is ParallelRunner else {}))
+    runner(settings, CannotClose, TeamEnvSettings(fault=fault), 1).close()
+    assert "Being closed, the environment failed: " in caplog.messages[-1]
+    assert ("TimeoutError: it took more than 0.2 seconds" if fault == "hang" else "still busy") in caplog.messages[-1]
+    assert wait_until(lambda: not workers_of(os.getpid()), 10, "the workers' end")
 
 
 FORGETFUL = """

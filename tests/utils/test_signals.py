@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shoal.utils.signals import STOP_SIGNALS, Interrupted, StopNow, StopRequest, stops_interrupt
+from shoal.utils.signals import STOP_SIGNALS, Interrupted, StopNow, StopRequest, stops_interrupt, time_limit
 
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)
@@ -104,3 +104,24 @@ def test_an_interruption_names_its_signal():
     assert isinstance(error, KeyboardInterrupt)
     assert str(error) == "SIGTERM"
     assert error.signum == 15
+
+
+def test_what_takes_too_long_is_interrupted():
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(TimeoutError, match=r"more than 0\.05 seconds"), time_limit(0.05):
+        threading.Event().wait(60)
+    assert signal.getsignal(signal.SIGALRM) is before
+    with time_limit(60):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_somebody_elses_alarm_clock_is_left_alone():
+    rung = threading.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with time_limit(0.01):
+            assert rung.wait(60)
+    finally:
+        signal.signal(signal.SIGALRM, before)

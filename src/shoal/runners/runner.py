@@ -24,6 +24,7 @@ from shoal.runners.supervised import (
     SupervisedVectorEnv,
     abandon_what_hangs,
     action_classes_of,
+    close_here,
     entry_names_of,
     environment_code,
     episode_limit_of,
@@ -350,11 +351,10 @@ class Runner:
 
     def close(self) -> None:
         """End the environments and their processes, without waiting long for a step under way."""
-        try:
-            with self._environment("Being closed,"):
-                self.env.close()
-        except UserError as error:  # what was learnt stands
-            log.warning(str(error))
+        if isinstance(self.env, SupervisedVectorEnv):
+            self.env.close()
+        else:
+            close_here(self.env)
 
 
 class EpisodeRunner(Runner):

@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from shoal.envs.reading import number_in
 from shoal.envs.team import EPISODE_FAILED, reset_mask
 from shoal.utils.errors import EnvironmentCrashedError, UserError
-from shoal.utils.signals import Interrupted, StopNow
+from shoal.utils.signals import Interrupted, StopNow, time_limit
 
 log = logging.getLogger("shoal.runners")
 
@@ -28,6 +28,8 @@ Outcome: TypeAlias = tuple[float, bool, bool, dict[str, float]]
 
 STOP_PATIENCE_S = 2.0
 """How long an answer may take once the run was asked to stop: what kills it next waits half a minute or so."""
+CLOSE_PATIENCE_S = 30.0
+"""How long an environment in this process may take to close."""
 _LOOK_S = 0.25  # how soon a request to stop is seen
 _MOST_WORDS, _MOST_DETAILS = 300, 20_000  # characters of an exception's message, and of its traceback
 
@@ -100,6 +102,15 @@ def environment_code(failed: str) -> Iterator[None]:
     finally:
         _entered = None
         sys.stdout, sys.stderr = out, err
+
+
+def close_here(env: gym.Env | VectorEnv) -> None:
+    """Close an environment in this process. One that cannot be closed costs a warning: what it was for is done."""
+    try:
+        with environment_code("Being closed, the environment failed"), time_limit(CLOSE_PATIENCE_S):
+            env.close()
+    except UserError as error:
+        log.warning(str(error))
 
 
 _entered: float | None = None

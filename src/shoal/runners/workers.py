@@ -28,6 +28,7 @@ from shoal.runners.supervised import (
     Outcome,
     SupervisedVectorEnv,
     WorkerLostError,
+    close_here,
     details_of,
     environment_code,
     in_words,
@@ -154,7 +155,7 @@ class WorkerVectorEnv(SupervisedVectorEnv):
                     ),
                 )
             finally:
-                example.close()
+                close_here(example)
         self._workers: list[_Worker] = []
         self._guardian: Guardian | None = None
         self.process_id = os.getpid()

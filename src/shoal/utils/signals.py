@@ -123,6 +123,30 @@ class StopRequest:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt what takes longer, even a sleep, but no C code that does not listen; in the main thread alone.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+
+    def give_up(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"it took more than {seconds:g} seconds")
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:  # somebody else's alarm clock
+        yield
+        return
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
 def end_with(parent: int, signum: int = signal.SIGTERM) -> None:
     """Have this process sent ``signum`` when the one that started it, ``parent``, ends in whatever way (on Linux).
 
