@@ -184,6 +184,18 @@ def test_an_input_that_grows_along_episodes_is_said_once_and_recorded(experiment
     assert capsys.readouterr().out.count("The state's entry 4 (cooldown) grows") == 1
 
 
+def test_the_alarm_goes_on_from_a_checkpoint(experiment):
+    settings = QMIX | LONG | {"env_args": {"episode_limit": 40, "clock": 20.0}}
+    one, later = experiment(**settings), experiment(**settings)
+    for _ in range(5):
+        one._collect_and_learn()
+    later.load(one._content(with_episodes=False), whole=True)
+    assert later.alarm.state_dict()["said"] == one.alarm.state_dict()["said"] != []
+    for _ in range(30):
+        later._collect_and_learn()
+    assert "alarm_input_size" not in later.recorder.points  # it was said
+
+
 @pytest.mark.parametrize("quiet", [{"range_alarm": False}, {"normalise_inputs": True}])
 def test_no_alarm_where_nobody_wants_it_or_networks_read_other_numbers(experiment, quiet):
     one = experiment(**QMIX, **LONG, **quiet, env_args={"episode_limit": 40, "clock": 20.0})
