@@ -115,6 +115,19 @@ def test_kinds_of_action(env4):
     assert env4.single_action_space.nvec.tolist() == [8] * 3
 
 
+@pytest.mark.parametrize("observation_type", ["unit_list", "conic"])
+def test_every_entry_has_a_name(observation_type):
+    env = SmaxVectorEnv(SmaxSettings(observation_type=observation_type), 1)
+    observation, _ = env.reset(seed=0)
+    for key in ("obs", "state"):
+        assert len(env.entry_names[key]) == len(set(env.entry_names[key])) == observation[key].shape[-1]
+    named = dict(zip(env.entry_names["state"], observation["state"][0].tolist(), strict=True))
+    assert named["enemy_2 health"] == named["enemy_2 team"] == named["ally_0 unit_type_bit_0"] == 1
+    assert named["ally_1 team"] == named["ally_1 weapon_cooldown"] == 0
+    assert named["ally_0 position_x"] < 12 < 20 < named["enemy_0 position_x"]
+    assert dict(zip(env.entry_names["obs"], observation["obs"][0, 0].tolist(), strict=True))["own health"] == 1
+
+
 def test_vector_refuses_wrong_shapes(env4):
     with pytest.raises(RuntimeError, match="reset"):
         SmaxVectorEnv(SmaxSettings(), 4).step(np.zeros((4, 3), int))

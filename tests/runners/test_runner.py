@@ -12,6 +12,7 @@ from runners.launch import workers_of
 from runners.reflex import Reflex
 from runners.team_env import (
     FAILED_REWARD,
+    NamedTeamEnv,
     SortedTeamEnv,
     TeamEnv,
     TeamEnvSettings,
@@ -554,3 +555,16 @@ def test_an_environment_with_a_vector_step_of_its_own_needs_no_processes():
     assert runner.n == 3
     rollout = runner.run(Reflex(), 0)
     assert_holds_what_happened(rollout.batch, rollout.stats)
+
+
+@pytest.mark.parametrize("kind", ["episode", "parallel"])
+def test_the_names_of_an_environments_entries_come_from_wherever_it_runs(kind):
+    if kind == "episode":
+        runner = EpisodeRunner(RunnerSettings(), NamedTeamEnv, TeamEnvSettings(), 3)
+    else:
+        runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=1), NamedTeamEnv, TeamEnvSettings(), 3)
+    try:
+        assert runner.entry_names == {"state": ["a", "b", "c", "d", "cooldown"]}
+    finally:
+        runner.close()
+    assert EpisodeRunner(RunnerSettings(), TeamEnv, TeamEnvSettings(), 3).entry_names == {}
