@@ -306,7 +306,7 @@ def test_too_few_open_files_are_said_with_the_remedy(tmp_path):
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "error: 40 environments" in done.stderr
+    assert "error: 40 environment" in done.stderr
     assert "raise the limit (ulimit -n" in done.stderr
 
 
