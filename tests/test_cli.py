@@ -122,7 +122,7 @@ REFUSED = {
     ),
     "a mixer that is left out": ([*GAME, "mixer=dmaq_qatten"], ["'dmaq_qatten'", "mixer=dmaq is QPLEX"]),
     "unknown mixer": ([*GAME, "mixer=qmx"], ["mixer 'qmx'", "'qmix'"]),
-    "K below 0": ([*GAME, "K=-1"], ["K=-1", "from 0 to 100"]),
+    "K below 0": ([*GAME, "K=-1"], ["K=-1", "from 0 to 1000"]),
     "T of 0": ([*GAME, "T=0"], ["T=0", "positive"]),
     "T below 0": ([*GAME, "T=-0.5"], ["T=-0.5", "positive"]),
     "too small a buffer": ([*GAME, "buffer_size=3", "batch_size=4"], ["buffer_size=3", "batch_size=4", "raise"]),

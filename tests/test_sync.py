@@ -91,7 +91,7 @@ def test_a_server_that_dies_in_mid_run_and_stays_away(own_mongo, tmp_path, held,
     own_mongo.kill()
     go_on(tmp_path, process)
     said = (tmp_path / "err.txt").read_text()
-    assert f"python src/main.py sync {RUN}" in said
+    assert f"python src/main.py sync {tmp_path / RUN}" in said
     assert "Traceback" not in said
     assert read_json(tmp_path / RUN / "run.json")["status"] == "COMPLETED"
     assert curves(tmp_path / RUN)["test_return_mean"][-1][0] == 40

@@ -226,7 +226,7 @@ class Experiment:
 
     def _make_alarm(self) -> RangeAlarm | None:
         s, env_settings = self.settings, self.all_settings.of(self.all_settings.components["env"].Settings)
-        if not s.range_alarm:
+        if not s.range_alarm or not isinstance(self.learner, Learner):  # one of one's own has values that we don't know
             return None
         advice = "Scale it in the environment, or set normalise_inputs=True."
         if getattr(env_settings, "scale_state", None) is False:
@@ -303,7 +303,8 @@ class Experiment:
             self.runner.load_state_dict(before)
             raise
         self.buffer.insert(rollout.batch)
-        self.learner.observe(rollout.batch)
+        if isinstance(self.learner, Learner):
+            self.learner.observe(rollout.batch)
         p.t_env += rollout.env_steps
         p.episode += rollout.batch.shape[0]
         p.env_restarts += rollout.env_restarts

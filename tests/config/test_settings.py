@@ -231,7 +231,7 @@ def test_a_component_by_import_path():
         ({"mixer": "shoal.config.settings:Declared"}, ["Settings dataclass"]),
         ({"buffer_size": 5, "batch_size": 6}, ["buffer_size=5", "batch_size=6"]),
         ({"t_max": 0}, ["t_max=0", "at least 1"]),
-        ({"K": -1}, ["K=-1", "from 0 to 100"]),
+        ({"K": -1}, ["K=-1", "from 0 to 1000"]),
         ({"T": 0}, ["T=0", "positive"]),
         ({"w_c": 0}, ["w_c=0", "above 0"]),
         ({"gamma": 1.5}, ["gamma=1.5", "0 to 1"]),

@@ -158,7 +158,9 @@ def test_runs_that_fail_for_good_are_reported_and_take_no_other_with_them(tmp_pa
     found = {name: statuses(run) for name, run in runs(tmp_path).items()}
     assert found == {"iql_team_raise_at0_seed0": ["FAILED"] * 2, "iql_team_raise_atNone_seed0": ["COMPLETED"]}
     errors = (tmp_path / "err.txt").read_text()
-    assert "failed: iql_team_raise_at0_seed0: RuntimeError: the game fell over (all it printed: " in errors
+    assert "failed: iql_team_raise_at0_seed0: error: In step 1 of " in errors
+    assert "the game fell over" in errors
+    assert "(all it printed: " in errors
     assert "1 of 2 runs failed; mend it, then: python src/sweep.py --configs=iql " in errors
     assert (tmp_path / "results" / "sweeps" / "iql_team" / "report.html").is_file()
 

@@ -24,7 +24,7 @@ Promise = Callable[[TensorDict, TensorDict, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class S2QMACSettings(CommMACSettings):
-    K: Annotated[int, "number of sub-values beside Q^tot", Range(0, 100)] = 2
+    K: Annotated[int, "number of sub-values beside Q^tot", Range(0, 1000)] = 2
     s2q_select: Annotated[
         Literal["predicted", "oracle", "independent", "independent_joint", "random", "none"],
         "what draws the sub-value to follow: the decoder's P_hat; P itself, from the true state (oracle); every agent "

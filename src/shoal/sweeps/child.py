@@ -15,7 +15,7 @@ import yaml
 from shoal.sweeps.folder import LOCK_FILE, RunFolder
 from shoal.utils.lock import held
 from shoal.utils.recording import OF_THE_RECORD
-from shoal.utils.signals import end_with
+from shoal.utils.signals import STOP_SIGNALS, end_with
 
 RESUME_FILE = "resume.yaml"
 
@@ -23,7 +23,7 @@ RESUME_FILE = "resume.yaml"
 def main(argv: list[str]) -> int:
     """Start the run, or go on with it. Returns the command line's exit status."""
     path, config, env_config, parent = argv
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # Ray's processes block SIGINT
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # Ray's processes block SIGINT
     end_with(int(parent))
     folder = RunFolder(Path(path))
     # A machine that was thought lost may still be at work on it.
