@@ -31,10 +31,10 @@ train: setup
 
 # Figures 1 and D.1 of the S2Q paper: pictures and a table beside its claims. Interrupted, they go on where they were.
 reproduce-s2q-matrix: setup
-	$(BIN)/python -m shoal.analysis.payoff_game --seeds 10 --jobs 2 --out results/s2q_matrix
+	$(BIN)/python -m shoal.reproduce.payoff_game --seeds 10 --jobs 2 --out results/s2q_matrix
 
 reproduce-s2q-exploration: setup
-	$(BIN)/python -m shoal.analysis.payoff_exploration --seeds 3 --jobs 2 --out results/s2q_exploration
+	$(BIN)/python -m shoal.reproduce.payoff_exploration --seeds 3 --jobs 2 --out results/s2q_exploration
 
 # Runs in MongoDB, in the browser: make omniboard SHOAL_MONGO_URL=HOST:PORT:DB PORT=9000. Needs node 18 or newer.
 omniboard: omniboard/node_modules/installed

@@ -24,8 +24,8 @@ def measure(alg: str, env_name: str, horizon: int, batch_size: int, episodes: in
     from shoal.config import files
     from shoal.config.settings import RunSettings
     from shoal.experiment import Experiment, ExperimentSettings
-    from shoal.utils.console import Console
-    from shoal.utils.logging import Logger
+    from shoal.recording.console import Console
+    from shoal.recording.logger import Logger
 
     raw = files.merge(files.load("envs", "sisl", env_name), files.load("algs", alg))
     small = {"seed": 1, "batch_size": batch_size, "buffer_size": 64, "epsilon_start": 0.05, "epsilon_finish": 0.05}

@@ -15,8 +15,8 @@ import psutil
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
-from shoal.utils.console import Console
-from shoal.utils.logging import Logger
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
 
 
 def main() -> None:

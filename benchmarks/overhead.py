@@ -27,8 +27,8 @@ def measure(alg: str, K: int, map_name: str, batch_size: int, rollouts: int) -> 
     from shoal.config import files
     from shoal.config.settings import RunSettings
     from shoal.experiment import Experiment, ExperimentSettings
-    from shoal.utils.console import Console
-    from shoal.utils.logging import Logger
+    from shoal.recording.console import Console
+    from shoal.recording.logger import Logger
 
     raw = files.merge(files.load("envs", "smax"), files.load("algs", alg))
     raw = files.merge(

@@ -12,9 +12,9 @@ from shoal import registry
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
-from shoal.utils.console import Console
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
 from shoal.utils.errors import UserError
-from shoal.utils.logging import Logger
 
 SMALL = {
     "seed": 3,

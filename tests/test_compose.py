@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shoal.utils.mongo import MONGO_VARIABLE, connect
+from shoal.recording.mongo import MONGO_VARIABLE, connect
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docker"

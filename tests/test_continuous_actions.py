@@ -14,10 +14,10 @@ from shoal.config.settings import RunSettings
 from shoal.envs.sisl import INSTALL, NEEDS
 from shoal.envs.toy_modes import team_reward
 from shoal.experiment import Experiment, ExperimentSettings
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils.console import Console
 from shoal.utils.errors import UserError
-from shoal.utils.logging import Logger
 
 IMITATION = {"learner": "imitation:Imitation", "action_selector": "gaussian", "act_noise": 0.3}
 SMALL = {"seed": 3, "batch_size": 2, "buffer_size": 8, "rnn_hidden_dim": 16, "save_model": False, "test_nepisode": 1}

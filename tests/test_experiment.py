@@ -31,11 +31,11 @@ from runners.launch import (
 from runners.team_env import FAILED_REWARD, TeamEnv, leaked
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.finite import non_finite_in
-from shoal.utils.logging import Logger
 from shoal.utils.seeding import seed_everything
 from shoal.utils.signals import Interrupted, StopRequest
 
@@ -742,9 +742,9 @@ from pathlib import Path
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils.console import Console
+from shoal.recording.console import Console
 from shoal.utils.finite import non_finite_in
-from shoal.utils.logging import Logger
+from shoal.recording.logger import Logger
 from shoal.utils.signals import Interrupted, StopRequest
 
 raw = {

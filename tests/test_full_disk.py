@@ -7,8 +7,8 @@ import pytest
 
 from runners.launch import curves, in_process, read_json
 from shoal.experiment import Experiment
+from shoal.recording.run_folder import RunFolder
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils.recording import RunFolder
 
 ARGS = [
     "--config=vdn",

@@ -16,13 +16,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "declare": {"utils"},
     "utils": set(),
     "envs": {"utils"},
-    "modules": set(),
+    "modules": {"utils"},
+    "best_policy": {"controllers", "recording", "utils"},
+    "recording": {"utils"},
     "components": {"utils"},
     "controllers": {"components", "modules", "utils"},
-    "runners": {"controllers", "components", "modules", "envs", "utils"},
+    "runners": {"controllers", "components", "modules", "envs", "recording", "utils"},
     "learners": {"controllers", "components", "modules", "utils"},
-    "analysis": {"experiment", "config", "learners", "components", "envs", "utils"},
-    "sweeps": {"cli", "analysis", "experiment", "config", "utils"},
+    "analysis": {"recording", "utils"},
+    "reproduce": {
+        "analysis",
+        "experiment",
+        "recording",
+        "config",
+        "learners",
+        "controllers",
+        "modules",
+        "components",
+        "envs",
+        "utils",
+    },
+    "sweeps": {"cli", "analysis", "experiment", "recording", "config", "utils"},
     "registry": {"utils"},
     "config": {"registry", "utils"},
     "experiment": {
@@ -34,13 +48,27 @@ MAY_IMPORT: dict[str, set[str]] = {
         "components",
         "modules",
         "envs",
+        "best_policy",
+        "recording",
         "utils",
     },
 }
 """Part of the package -> the other parts that it may import. The entry points may import all. Sweeps start whole runs,
 and so stand above cli."""
 
-ENTRY_POINTS = {"cli", "options", "deployment", "doctor", "sync", "__init__"}
+OLD_DOORS = {
+    "analysis/action_map.py",
+    "analysis/actions.py",
+    "analysis/codebook.py",
+    "analysis/confidence.py",
+    "analysis/payoff_exploration.py",
+    "analysis/payoff_game.py",
+    "analysis/sisl.py",
+    "analysis/sisl_baselines.py",
+}
+"""Commands under the names that they had before ``reproduce`` was a package; nothing imports them."""
+
+ENTRY_POINTS = {"cli", "options", "deployment", "doctor", "__init__"}
 
 
 def part_of(path: Path) -> str:
@@ -80,6 +108,7 @@ def test_imports_run_one_way(part: str) -> None:
     wrong = {
         f"{path.relative_to(ROOT)} imports {other}"
         for path in sources(part)
+        if path.relative_to(ROOT).as_posix() not in OLD_DOORS
         for other in parts_imported(path) - MAY_IMPORT[part] - EVERYWHERE - {part}
     }
     assert not wrong

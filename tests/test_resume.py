@@ -14,11 +14,11 @@ import torch
 from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
 from shoal.analysis.records import read_runs
 from shoal.experiment import Experiment
+from shoal.recording.logger import Logger
+from shoal.recording.series import read_series
 from shoal.runners.runner import Runner
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
-from shoal.utils.logging import Logger
-from shoal.utils.series import read_series
 
 GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.episode_limit=3"]
 SIZES = ["seed=5", "batch_size=4", "buffer_size=12", "test_nepisode=2", "target_update_interval=8"]

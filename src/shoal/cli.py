@@ -23,14 +23,15 @@ from shoal.config import files, trust
 from shoal.config.settings import RunSettings, declared_by
 from shoal.declare import PathText, checked, shown
 from shoal.experiment import Experiment, ExperimentSettings
+from shoal.recording import metric_names
+from shoal.recording import run_folder as recording
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
+from shoal.recording.mongo import MONGO_VARIABLE, refuse_secret
+from shoal.recording.mongo_observer import MongoMirror, mongo_observer
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils import metric_names, recording
-from shoal.utils.console import Console
 from shoal.utils.errors import UserError
 from shoal.utils.guardian import taking_along_what_it_starts
-from shoal.utils.logging import Logger
-from shoal.utils.mongo import MONGO_VARIABLE, refuse_secret
-from shoal.utils.mongo_observer import MongoMirror, mongo_observer
 from shoal.utils.signals import Interrupted, stops_interrupt
 from shoal.utils.streams import lasting_output
 
@@ -121,7 +122,7 @@ def _main(argv: list[str]) -> int:
 
         return doctor.main(rest[1:])
     if rest[:1] == ["sync"]:
-        from shoal import sync
+        from shoal.recording import sync
 
         return sync.main(rest[1:])
     if rest[:1] == ["export"]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from shoal import registry
+from shoal.best_policy import BestPolicy
 from shoal.components.alarm import Alarm, RangeAlarm
 from shoal.components.replay import ReplayBuffer
 from shoal.components.schedules import TMax
@@ -17,17 +18,16 @@ from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.declare import Checked, FileName, PathText, Range, shown
-from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
+from shoal.recording import metric_names
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
+from shoal.recording.mongo import refuse_secret
 from shoal.runners.runner import NonFiniteEpisodeError, Runner
 from shoal.runners.supervised import EnvironmentsFailedError, RolloutAbandonedError
 from shoal.utils import checkpoint as checkpoints
-from shoal.utils import metric_names
-from shoal.utils.console import Console
 from shoal.utils.errors import NonFiniteError, UserError
-from shoal.utils.logging import Logger
 from shoal.utils.memory import keep_freed_memory
-from shoal.utils.mongo import refuse_secret
 from shoal.utils.seeding import LARGEST_SEED, random_state, seed_everything, set_random_state, unless_raised
 from shoal.utils.signals import Interrupted, StopRequest
 

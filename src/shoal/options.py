@@ -17,7 +17,7 @@ from sacred.observers.sql import sql_option
 from sacred.observers.tinydb_hashfs.tinydb_hashfs import tiny_db_option
 
 from shoal.declare import FileName
-from shoal.utils import recording
+from shoal.recording import run_folder as recording
 from shoal.utils.errors import UserError
 from shoal.utils.seeding import seed_everything
 

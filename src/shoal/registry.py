@@ -41,7 +41,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mq_mac": "shoal.controllers.mq:MQMAC",
     },
     "central_mac": {
-        "basic_central_mac": "shoal.controllers.central:CentralMAC",
+        "basic_central_mac": "shoal.controllers.central_mac:CentralMAC",
     },
     "agent": {
         "rnn": "shoal.modules.agents.rnn:RNNAgent",
@@ -63,7 +63,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "qplex": "shoal.modules.mixers.qplex:QPLEXMixer",
     },
     "central_mixer": {
-        "ff": "shoal.modules.mixers.central:CentralMixer",
+        "ff": "shoal.modules.mixers.central_mixer:CentralMixer",
     },
     "critic": {
         "lan_value": "shoal.modules.critics.lan:LANValue",

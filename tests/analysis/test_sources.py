@@ -10,7 +10,7 @@ from analysis.record import record
 from runners.launch import in_process
 from shoal.analysis.__main__ import main
 from shoal.analysis.sources import gather, runs_in
-from shoal.utils import mongo
+from shoal.recording import mongo
 from shoal.utils.errors import UserError
 
 TESTS = {"test_return_mean": ([0, 10], [0.0, 1.0])}

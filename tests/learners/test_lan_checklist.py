@@ -17,10 +17,10 @@ from torch import Tensor
 
 from conftest import SPEC, VECTORS
 from shoal.components.batch import PackedSteps
-from shoal.components.codebook import Codebook, CodebookSettings
 from shoal.components.spec import TeamSpec
 from shoal.learners.learner import Learner
-from shoal.modules.layers.action_head import ActionHead
+from shoal.modules.codebook.action_head import ActionHead
+from shoal.modules.codebook.codebook import Codebook, CodebookSettings
 from shoal.utils.errors import UserError
 
 MakeLearner = Callable[..., Learner]

@@ -9,10 +9,10 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from conftest import VECTORS
-from shoal.components.codebook import Codebook, CodebookSettings
 from shoal.components.schedules import LinearSchedule, anneal_steps
 from shoal.components.spec import TeamSpec
 from shoal.learners.learner import Learner
+from shoal.modules.codebook.codebook import Codebook, CodebookSettings
 
 MakeLearner = Callable[..., Learner]
 close = torch.testing.assert_close

@@ -14,8 +14,8 @@ import torch
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
-from shoal.utils.console import Console
-from shoal.utils.logging import Logger
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
 
 
 def greedy_return(tmp_path: Path, alg: str, episodes: int, **settings: Any) -> float:

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from shoal.components.batch import PackedSteps, episode_lengths
-from shoal.learners.central import CentralValue
+from shoal.learners.central_value import CentralValue
 from shoal.learners.learner import Learner
 from shoal.utils.errors import UserError
 

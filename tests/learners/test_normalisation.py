@@ -10,16 +10,16 @@ import torch
 from tensordict import TensorDict
 
 from conftest import ALGORITHMS, SPEC, VECTORS
+from shoal.best_policy import BestPolicy
 from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
-from shoal.learners.best_policy import BestPolicy
 from shoal.learners.learner import Learner
 from shoal.modules.layers.moments import Normaliser
-from shoal.utils.console import Console
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
 from shoal.utils.errors import UserError
-from shoal.utils.logging import Logger
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]

@@ -7,9 +7,6 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from shoal.analysis import payoff_runs
-from shoal.analysis.payoff_game import ENV, METHODS, T_MAX
-from shoal.analysis.payoff_runs import Record, plan
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
 from shoal.components.replay import ReplayBuffer
@@ -18,6 +15,9 @@ from shoal.config.settings import RunSettings
 from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
+from shoal.reproduce import payoff_runs
+from shoal.reproduce.payoff_game import ENV, METHODS, T_MAX
+from shoal.reproduce.payoff_runs import Record, plan
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 
 CPU = torch.device("cpu")

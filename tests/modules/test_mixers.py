@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.modules.layers.stacked import copy_state_dict
-from shoal.modules.mixers.central import CentralMixer, CentralMixerSettings
+from shoal.modules.mixers.central_mixer import CentralMixer, CentralMixerSettings
 from shoal.modules.mixers.initial import MixerSettings
 from shoal.modules.mixers.qmix import QMixer, QMixerSettings, mix
 from shoal.modules.mixers.qplex import QPLEXMixer, QPLEXMixerSettings, attention_weights

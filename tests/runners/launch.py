@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from shoal.cli import main
-from shoal.utils.series import read_series
+from shoal.recording.series import read_series
 
 TESTS = Path(__file__).resolve().parents[1]
 MAIN = TESTS.parent / "src" / "main.py"

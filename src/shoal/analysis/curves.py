@@ -5,7 +5,7 @@ from pathlib import Path
 from shoal.analysis.figures import pyplot, save_figure
 from shoal.analysis.records import read_run
 from shoal.analysis.wins import with_all_wins
-from shoal.utils import metric_names
+from shoal.recording import metric_names
 
 
 def draw_run(folder: Path) -> Path | None:

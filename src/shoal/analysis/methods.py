@@ -6,7 +6,7 @@ from typing import Any
 
 from shoal.analysis.records import RecordedRun
 from shoal.analysis.sources import flat
-from shoal.utils.recording import OF_THE_RECORD
+from shoal.recording.run_folder import OF_THE_RECORD
 
 NOT_THE_METHOD = {
     *OF_THE_RECORD,

@@ -12,7 +12,7 @@ from shoal.analysis.comparison import Comparison
 from shoal.analysis.figures import pyplot, save_figure
 from shoal.analysis.intervals import AGGREGATES, CONFIDENCE, RESAMPLES, Estimate, iqm_curve, mean_curve
 from shoal.analysis.study import SCORES, Study
-from shoal.utils import metric_names
+from shoal.recording import metric_names
 from shoal.utils.errors import UserError
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from shoal.recording.series import has_series, read_series
 from shoal.utils.errors import UserError
-from shoal.utils.series import has_series, read_series
 
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Environment steps and the values recorded there."""

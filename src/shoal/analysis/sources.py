@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.analysis.records import RecordedRun, joined, make_run, read_records
-from shoal.utils import mongo
+from shoal.recording import mongo
 from shoal.utils.errors import UserError
 
 _ADDRESS = re.compile(r"mongodb(\+srv)?://|[^/:\s]+:\d+(:|$)")

@@ -11,7 +11,7 @@ import numpy as np
 from shoal.analysis.methods import name_algorithms
 from shoal.analysis.records import RecordedRun
 from shoal.analysis.wins import with_all_wins
-from shoal.utils import metric_names
+from shoal.recording import metric_names
 from shoal.utils.errors import UserError
 
 SCORES = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from shoal.analysis.records import RecordedRun
-from shoal.utils import metric_names
+from shoal.recording import metric_names
 
 
 def with_all_wins(runs: Sequence[RecordedRun]) -> list[RecordedRun]:

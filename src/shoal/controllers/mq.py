@@ -9,15 +9,15 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from shoal.components.action_selectors import EpsilonUniform
-from shoal.components.anchored_codebook import AnchoredCodebook
-from shoal.components.codebook import Codebook, CodebookSettings, FrozenCodebook
 from shoal.components.schedules import LinearSchedule, TMax
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.team import Make
 from shoal.controllers.vectors import VectorMAC, VectorMACSettings
 from shoal.declare import Range
-from shoal.modules.layers.action_head import ActionHead
+from shoal.modules.codebook.action_head import ActionHead
+from shoal.modules.codebook.anchored import AnchoredCodebook
+from shoal.modules.codebook.codebook import Codebook, CodebookSettings, FrozenCodebook
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import UserError
 

@@ -15,7 +15,7 @@ from shoal.components.diagnostics import candidate_shares
 from shoal.controllers.s2q import S2QMAC
 from shoal.controllers.team import Make
 from shoal.declare import Range
-from shoal.learners.central import CentralValue, OwnValue
+from shoal.learners.central_value import CentralValue, OwnValue
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
 from shoal.learners.wqmix import optimistic_weight
 from shoal.modules.layers.stacked import copy_state_dict

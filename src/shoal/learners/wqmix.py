@@ -10,7 +10,7 @@ from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.controllers.team import Make
 from shoal.declare import Range
-from shoal.learners.central import CentralValue
+from shoal.learners.central_value import CentralValue
 from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
 
 

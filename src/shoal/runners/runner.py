@@ -19,6 +19,7 @@ from shoal.controllers.basic import BasicMAC
 from shoal.declare import Checked, Range
 from shoal.envs.reading import NO_ACTION
 from shoal.envs.team import EPISODE_FAILED
+from shoal.recording import metric_names
 from shoal.runners.supervised import (
     EnvironmentsFailedError,
     SupervisedVectorEnv,
@@ -32,7 +33,6 @@ from shoal.runners.supervised import (
     numbers_of,
 )
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
-from shoal.utils import metric_names
 from shoal.utils.errors import NonFiniteError, UserError
 from shoal.utils.signals import StopRequest
 

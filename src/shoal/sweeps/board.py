@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from shoal.recording import metric_names
 from shoal.sweeps.folder import Seen
 from shoal.sweeps.pool import Job
-from shoal.utils import metric_names
 
 _LOOK_S = 3.0
 _LINE_S = 60.0

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
+from shoal.recording.run_folder import OF_THE_RECORD
 from shoal.sweeps.folder import LOCK_FILE, RunFolder
 from shoal.utils.lock import held
-from shoal.utils.recording import OF_THE_RECORD
 from shoal.utils.signals import STOP_SIGNALS, end_with
 
 RESUME_FILE = "resume.yaml"

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from shoal.analysis.records import RecordedRun, in_order, joined, number, read_run
+from shoal.recording.series import Series, read_series
 from shoal.sweeps.plan import PlannedRun
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.lock import held
-from shoal.utils.series import Series, read_series
 
 SETTINGS_FILE, OUTPUT_FILE, LOCK_FILE = "settings.yaml", "out.txt", "lock"
 

@@ -11,8 +11,8 @@ from shoal.cli import OF_ONE_START, raw_config
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
+from shoal.recording.run_folder import OF_THE_RECORD
 from shoal.utils.errors import UserError
-from shoal.utils.recording import OF_THE_RECORD
 
 FOR_ONE_RUN = {
     "seed": "--seeds says which seeds there are",

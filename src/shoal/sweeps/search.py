@@ -10,9 +10,9 @@ from typing import Any, Literal
 import yaml
 
 from shoal.config import files
+from shoal.recording import metric_names
 from shoal.sweeps.plan import leaves, nested
 from shoal.sweeps.pool import Job
-from shoal.utils import metric_names
 from shoal.utils.errors import UserError
 
 STUDY_FILE, BEST_FILE = "study.log", "best.yaml"

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from shoal.utils.atomic import replace_file
 from shoal.utils.errors import UserError
 from shoal.utils.finite import require_finite
 from shoal.utils.lock import held, owner_of
-from shoal.utils.series import replace_file
 
 FORMAT = 1
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
