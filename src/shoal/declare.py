@@ -1,13 +1,14 @@
-"""What a setting's declaration may say beside its type and help: which values are possible.
+"""What a setting's declaration may say besides its type and help: which values are possible, and what it is for.
 
     width: Annotated[int, "width of the hidden layer", Range(1)] = 64
-    name: Annotated[str, "what the run is called", FileName()] = "run"
+    name: Annotated[str, "name of the run", FileName(), Role.NAME] = "run"
 
 ``RunSettings`` refuses the impossible values of a whole run; ``Checked`` refuses them where a program builds a
 component's settings itself.
 """
 
 import dataclasses
+import enum
 import functools
 import math
 import typing
@@ -23,6 +24,30 @@ LONGEST_SHOWN = 100
 
 class OutOfRangeError(UserError, ValueError):
     """A setting has an impossible value."""
+
+
+class Role(enum.Enum):
+    """What a setting is for. Which settings tell two methods or two runs apart, and which networks fit, follows.
+
+    Two runs of one method on one task differ in nothing but settings of other roles than METHOD.
+    """
+
+    METHOD = "what is learnt, from what and how"
+    """The role of a setting that names none."""
+    TASK = "which task of its suite is played"
+    """Methods are compared on one task; the sizes of networks depend on it."""
+    LENGTH = "how long is trained"
+    """Part of the method where a schedule is a fraction of it."""
+    SEED = "what is random"
+    NAME = "what the run is called"
+    START = "what this start begins with or only does"
+    """A run that goes on with another one does not take these over."""
+    MEASURE = "what is measured, and how often"
+    """Training is the same without it, but its record holds other points."""
+    RECORD = "where and how often the run is stored"
+    """The same run, stored elsewhere."""
+    HARDWARE = "on what the run is computed"
+    """Processes, threads, devices and the time that they are given."""
 
 
 class Check:
@@ -139,11 +164,26 @@ def shown(value: Any) -> str:
 @functools.cache
 def checks_of(settings_class: Any) -> dict[str, tuple[Check, ...]]:
     """The checks of each field of a ``Settings`` dataclass."""
-    found = {}
-    for name, annotation in typing.get_type_hints(settings_class, include_extras=True).items():
-        marks = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is Annotated else ()
-        found[name] = tuple(mark for mark in marks if isinstance(mark, Check))
-    return found
+    return {
+        name: tuple(mark for mark in marks if isinstance(mark, Check))
+        for name, marks in _marks_of(settings_class).items()
+    }
+
+
+def roles_of(settings_class: Any) -> dict[str, Role]:
+    """What each field of a ``Settings`` dataclass is for."""
+    return {
+        name: next((mark for mark in marks if isinstance(mark, Role)), Role.METHOD)
+        for name, marks in _marks_of(settings_class).items()
+    }
+
+
+def _marks_of(settings_class: Any) -> dict[str, tuple[Any, ...]]:
+    """What stands behind the type of each field."""
+    hints = typing.get_type_hints(settings_class, include_extras=True)
+    return {
+        name: typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else () for name, hint in hints.items()
+    }
 
 
 def checked(checks: tuple[Check, ...], value: Any, path: str, help_text: str = "") -> Any:

@@ -17,7 +17,7 @@ from shoal.components.schedules import TMax
 from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
-from shoal.declare import Checked, FileName, PathText, Range, shown
+from shoal.declare import Checked, FileName, PathText, Range, Role, shown
 from shoal.learners.learner import Learner
 from shoal.recording import metric_names
 from shoal.recording.console import Console
@@ -47,60 +47,77 @@ MOST_THREADS = 1024
 class ExperimentSettings(Checked):
     env: Annotated[str, "environment suite"]
     learner: Annotated[str, "loss, updates and targets"]
-    name: Annotated[str, "what the run is called in records and folder names", FileName()] = "run"
-    runner: Annotated[str, "how environments are run: episode (one), parallel (many), ray (on other machines)"] = (
-        "parallel"
-    )
+    name: Annotated[str, "what the run is called in records and folder names", FileName(), Role.NAME] = "run"
+    runner: Annotated[
+        str, "how environments are run: episode (one), parallel (many), ray (on other machines)", Role.HARDWARE
+    ] = "parallel"
     mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
     seed: Annotated[
-        int | None, "seed of everything random; drawn and recorded when not given", Range(0, LARGEST_SEED)
+        int | None, "seed of everything random; drawn and recorded when not given", Range(0, LARGEST_SEED), Role.SEED
     ] = None
     t_max: TMax = 2_000_000
     batch_size: Annotated[int, "episodes in a training batch", Range(1)] = 32
     buffer_size: Annotated[int, "episodes that the replay memory holds", Range(1)] = 5000
     updates_per_rollout: Annotated[int, "gradient steps after each rollout", Range(1)] = 1
-    buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU"] = True
-    use_cuda: Annotated[bool, "train on a GPU where there is one"] = True
+    buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU", Role.HARDWARE] = True
+    use_cuda: Annotated[bool, "train on a GPU where there is one", Role.HARDWARE] = True
     torch_threads: Annotated[
-        int, "threads that torch uses for one operation; 0 leaves the choice to torch", Range(0, MOST_THREADS)
+        int,
+        "threads that torch uses for one operation; 0 leaves the choice to torch",
+        Range(0, MOST_THREADS),
+        Role.HARDWARE,
     ] = 1
-    test_interval: Annotated[int, "environment steps between tests", Range(1)] = 10_000
+    test_interval: Annotated[int, "environment steps between tests", Range(1), Role.MEASURE] = 10_000
     test_nepisode: Annotated[
-        int, "episodes in one test (rounded down to whole rollouts, at least one rollout)", Range(1)
+        int, "episodes in one test (rounded down to whole rollouts, at least one rollout)", Range(1), Role.MEASURE
     ] = 32
     absolute_test_nepisode: Annotated[
         int,
         "episodes of one more test at the end, of the policy that did best in the tests (the absolute metric; "
         "the evaluation protocol asks for 10 times test_nepisode); 0: none",
         Range(0),
+        Role.MEASURE,
     ] = 0
     range_alarm: Annotated[
-        bool, "say once, and record, that values left what returns can be or that an input is far too large or grows"
+        bool,
+        "say once, and record, that values left what returns can be or that an input is far too large or grows",
+        Role.MEASURE,
     ] = True
-    runner_log_interval: Annotated[int, "environment steps between records of training episodes", Range(1)] = 10_000
-    learner_log_interval: Annotated[int, "environment steps between records of the learner's metrics", Range(1)] = (
-        10_000
+    runner_log_interval: Annotated[
+        int, "environment steps between records of training episodes", Range(1), Role.MEASURE
+    ] = 10_000
+    learner_log_interval: Annotated[
+        int, "environment steps between records of the learner's metrics", Range(1), Role.MEASURE
+    ] = 10_000
+    local_results_path: Annotated[str, "folder of all results", PathText(needed=True), Role.RECORD] = "results"
+    use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs", Role.RECORD] = (
+        False
     )
-    local_results_path: Annotated[str, "folder of all results", PathText(needed=True)] = "results"
-    use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs"] = False
     mongo_url: Annotated[
         str | None,
         "MongoDB that also records the run: HOST:PORT:DB or mongodb://... (see docs/recording.md for passwords)",
+        Role.RECORD,
     ] = None
-    save_model: Annotated[bool, "save checkpoints under <local_results_path>/models"] = True
-    save_model_interval: Annotated[int, "environment steps between checkpoints", Range(1)] = 50_000
+    save_model: Annotated[bool, "save checkpoints under <local_results_path>/models", Role.RECORD] = True
+    save_model_interval: Annotated[int, "environment steps between checkpoints", Range(1), Role.RECORD] = 50_000
     keep_checkpoints: Annotated[
-        int, "newest checkpoints to keep, beside the one of the best test; 0 keeps all", Range(0)
+        int, "newest checkpoints to keep, beside the one of the best test; 0 keeps all", Range(0), Role.RECORD
     ] = 3
-    save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume"] = False
-    keep_buffers: Annotated[int, "newest checkpoints that keep their replay memory; 0: all of them", Range(0)] = 1
-    checkpoint_path: Annotated[str, "folder or file of checkpoints to start from or to evaluate", PathText()] = ""
-    load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest", Range(0)] = 0
-    evaluate: Annotated[bool, "only test the loaded checkpoint, greedily"] = False
+    save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume", Role.RECORD] = False
+    keep_buffers: Annotated[
+        int, "newest checkpoints that keep their replay memory; 0: all of them", Range(0), Role.RECORD
+    ] = 1
+    checkpoint_path: Annotated[
+        str, "folder or file of checkpoints to start from or to evaluate", PathText(), Role.START
+    ] = ""
+    load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest", Range(0), Role.START] = 0
+    evaluate: Annotated[bool, "only test the loaded checkpoint, greedily", Role.START] = False
     save_replay: Annotated[
-        bool, "with evaluate=True: save the first test episode as an animated GIF, and as the game's own replay file"
+        bool,
+        "with evaluate=True: save the first test episode as an animated GIF, and as the game's own replay file",
+        Role.START,
     ] = False
-    resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with", PathText()] = ""
+    resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with", PathText(), Role.START] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

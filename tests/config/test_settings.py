@@ -8,7 +8,7 @@ import pytest
 from shoal import registry
 from shoal.config import files
 from shoal.config.settings import RunSettings, convert, declared_by, type_name
-from shoal.declare import Checked, FileName, PathText, Range
+from shoal.declare import Checked, FileName, PathText, Range, Role
 from shoal.experiment import ExperimentSettings
 from shoal.modules.mixers.vdn import VDNMixer
 from shoal.utils.errors import UserError
@@ -123,14 +123,36 @@ def test_types_are_named_as_a_user_would(annotation, said):
 
 @dataclass(frozen=True)
 class Sample:
-    width: Annotated[int, "how wide"]
+    width: Annotated[int, "how wide", Range(1), Role.HARDWARE]
     bare: float = 0.5
 
 
-def test_a_dataclass_declares_type_default_and_help():
+def test_a_dataclass_declares_type_default_help_and_role():
     width, bare = declared_by(Sample, "sample")
     assert (width.key, width.type, width.help, width.reader) == ("width", int, "how wide", "sample")
+    assert (width.checks, width.role) == ((Range(1),), Role.HARDWARE)
     assert (bare.key, bare.type, bare.default, bare.help) == ("bare", float, 0.5, "")
+    assert (bare.checks, bare.role) == ((), Role.METHOD)
+
+
+def every_row():
+    """Dotted name and declaration of each setting of the experiment and of every component that ships."""
+    readers = [(kind, name) for kind, names in registry.COMPONENTS.items() for name in names]
+    yield from ((row.key, row) for row in declared_by(ExperimentSettings, "experiment"))
+    for kind, name in readers:
+        for row in declared_by(registry.find(kind, name).Settings, f"{kind}={name}"):
+            yield (f"env_args.{row.key}" if kind == "env" else row.key), row
+
+
+def test_a_name_has_one_role_wherever_it_is_declared():
+    roles = {}
+    for path, row in every_row():
+        assert roles.setdefault(path, row.role) is row.role, (path, row.reader)
+    used = {role: sorted(path for path, one in roles.items() if one is role) for role in Role}
+    assert all(used.values())
+    assert used[Role.SEED] == ["seed"]
+    assert used[Role.LENGTH] == ["t_max"]
+    assert used[Role.TASK] == ["env_args.env_name", "env_args.key", "env_args.map_name"]
 
 
 def raw(alg="s2q", env="matrix_game", **changes):

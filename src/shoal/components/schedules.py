@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from shoal.declare import Range
+from shoal.declare import Range, Role
 
-TMax = Annotated[int, "environment steps to train for", Range(1)]
+TMax = Annotated[int, "environment steps to train for", Range(1), Role.LENGTH]
 """The setting ``t_max`` as every component declares it whose schedules are fractions of the run."""
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from shoal import registry
 from shoal.config import old_names
-from shoal.declare import LONGEST_SHOWN, Check, checked, checks_of, require_writable, shown
+from shoal.declare import LONGEST_SHOWN, Check, Role, checked, checks_of, require_writable, roles_of, shown
 from shoal.utils.errors import UserError
 
 LARGEST_INT = 2**63 - 1
@@ -31,13 +31,14 @@ class Declared:
     help: str
     reader: str
     checks: tuple[Check, ...] = ()
+    role: Role = Role.METHOD
 
 
 def declared_by(settings_class: type[Any], reader: str) -> list[Declared]:
     """The settings of one ``Settings`` dataclass, in order."""
     hints = typing.get_type_hints(settings_class, include_extras=True)
     hashable: Any = settings_class  # as every class is; the checker of types looks at its instances
-    checks = checks_of(hashable)
+    checks, roles = checks_of(hashable), roles_of(hashable)
     rows = []
     for field in dataclasses.fields(settings_class):
         annotation, text = hints[field.name], ""
@@ -46,7 +47,7 @@ def declared_by(settings_class: type[Any], reader: str) -> list[Declared]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        rows.append(Declared(field.name, annotation, default, text, reader, checks.get(field.name, ())))
+        rows.append(Declared(field.name, annotation, default, text, reader, checks[field.name], roles[field.name]))
     return rows
 
 

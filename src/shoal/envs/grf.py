@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shoal.declare import Checked, Range
+from shoal.declare import Checked, Range, Role
 from shoal.utils.errors import UserError
 
 INSTALL = "./install_grf.sh"
@@ -68,9 +68,9 @@ GOAL, FAILURE = 100.0, -1.0
 class GRFSettings(Checked):
     """Settings of Google Research Football."""
 
-    map_name: Annotated[str, "scenario: academy_3_vs_2, academy_4_vs_3, academy_counterattack_easy, ..., 5_vs_5"] = (
-        "academy_3_vs_2"
-    )
+    map_name: Annotated[
+        str, "scenario: academy_3_vs_2, academy_4_vs_3, academy_counterattack_easy, ..., 5_vs_5", Role.TASK
+    ] = "academy_3_vs_2"
     rewards: Annotated[
         Literal["scoring", "scoring,checkpoints", "outcome"],
         "the engine's: 1 for a goal, -1 for one conceded; checkpoints adds 0.1 for each of ten steps of the ball "

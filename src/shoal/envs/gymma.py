@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shoal.declare import Range
+from shoal.declare import Range, Role
 from shoal.envs.adapted import AdaptedEnv
 from shoal.envs.private_random import seed_spaces
 from shoal.envs.reading import read_flags, read_info, read_reward, returned, takes
@@ -29,9 +29,9 @@ OWN_LIMITS = ("max_episode_steps", "max_steps")
 class GymmaSettings(ActionSettings):
     """Settings of a gymnasium multi-agent environment."""
 
-    key: Annotated[str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'"] = (
-        "lbforaging:Foraging-8x8-2p-3f-v3"
-    )
+    key: Annotated[
+        str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'", Role.TASK
+    ] = "lbforaging:Foraging-8x8-2p-3f-v3"
     time_limit: Annotated[int | None, "steps per episode; null: the environment's own limit", Range(1)] = None
     reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
     rebuild: Annotated[bool, "build it anew for every episode, so that none depends on the one before"] = True

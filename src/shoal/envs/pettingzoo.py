@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from gymnasium import spaces
 
-from shoal.declare import Range
+from shoal.declare import Range, Role
 from shoal.envs.adapted import AdaptedEnv
 from shoal.envs.private_random import seed_spaces
 from shoal.envs.reading import read_flags, read_reward, read_view, returned, shown, takes
@@ -21,7 +21,7 @@ from shoal.utils.errors import UserError
 class PettingZooSettings(ActionSettings):
     """Settings of a PettingZoo parallel environment."""
 
-    key: Annotated[str, "module with a parallel_env function: 'pettingzoo.sisl.multiwalker_v9'"] = (
+    key: Annotated[str, "module with a parallel_env function: 'pettingzoo.sisl.multiwalker_v9'", Role.TASK] = (
         "pettingzoo.sisl.multiwalker_v9"
     )
     time_limit: Annotated[int | None, "steps per episode; null: the environment's max_cycles", Range(1)] = None

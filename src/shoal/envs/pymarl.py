@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from gymnasium import spaces
 
+from shoal.declare import Role
 from shoal.envs.adapted import AdaptedEnv
 from shoal.envs.reading import numbers_in, read_flags, read_info, read_reward, read_view, returned, takes
 from shoal.envs.team import Team, import_named, plain_numbers
@@ -20,7 +21,7 @@ from shoal.utils.errors import UserError
 class PyMARLSettings:
     """Settings of a PyMARL environment."""
 
-    key: Annotated[str, "import path of the environment's class: 'package.module:Class'"] = ""
+    key: Annotated[str, "import path of the environment's class: 'package.module:Class'", Role.TASK] = ""
     kwargs: Annotated[dict[str, Any], "arguments for the class"] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from shoal.declare import Checked, Range
+from shoal.declare import Checked, Range, Role
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
 from shoal.envs.sc2_folder import game_folder
 from shoal.envs.team import EPISODE_FAILED
@@ -24,7 +24,7 @@ INSTALL = "./install_sc2.sh"
 class BattleSettings(Checked):
     """What SMAC, SMACv2 and SMAC-Hard share: PyMARL's names and PyMARL's defaults."""
 
-    map_name: Annotated[str, "scenario"] = "3m"
+    map_name: Annotated[str, "scenario", Role.TASK] = "3m"
     difficulty: Annotated[str | int, "strength of the game's own AI: 1 (very easy) to 9, or A"] = "7"
     game_version: Annotated[str | None, "version of StarCraft II; null: the newest that is installed"] = None
     step_mul: Annotated[int, "game steps per environment step", Range(1)] = 8
@@ -47,11 +47,11 @@ class BattleSettings(Checked):
     reward_negative_scale: Annotated[float, "factor on the penalties"] = 0.5
     reward_scale: Annotated[bool, "divide rewards so that the largest return is reward_scale_rate"] = True
     reward_scale_rate: Annotated[float, "the largest return, with reward_scale", Range(above=0)] = 20
-    replay_dir: Annotated[str, "folder for save_replay; empty: the game's own Replays folder"] = ""
-    replay_prefix: Annotated[str, "how replay files' names begin; empty: the map's name"] = ""
+    replay_dir: Annotated[str, "folder for save_replay; empty: the game's own Replays folder", Role.RECORD] = ""
+    replay_prefix: Annotated[str, "how replay files' names begin; empty: the map's name", Role.RECORD] = ""
     heuristic_ai: Annotated[bool, "a script plays for the team; what the agents choose is ignored"] = False
     heuristic_rest: Annotated[bool, "restrict that script to the actions that agents have"] = False
-    debug: Annotated[bool, "the package logs observations, actions and rewards"] = False
+    debug: Annotated[bool, "the package logs observations, actions and rewards", Role.RECORD] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -326,9 +326,9 @@ SIZES = ("5_vs_5", "10_vs_10", "10_vs_11", "20_vs_20", "20_vs_23")
 class SC2v2Settings(BattleSettings):
     """Settings of SMACv2: its names, and the values of its example configurations."""
 
-    map_name: Annotated[str, "RACE_N_vs_M: terran, protoss or zerg, and 5_vs_5, 10_vs_10, 10_vs_11, 20_vs_20, ..."] = (
-        "terran_5_vs_5"
-    )
+    map_name: Annotated[
+        str, "RACE_N_vs_M: terran, protoss or zerg, and 5_vs_5, 10_vs_10, 10_vs_11, 20_vs_20, ...", Role.TASK
+    ] = "terran_5_vs_5"
     obs_own_pos: Annotated[bool, "observe one's own position"] = True
     use_unit_ranges: Annotated[bool, "each type's own ranges of sight and attack"] = True
     min_attack_range: Annotated[float, "the least range of attack, with use_unit_ranges", Range(0)] = 2
@@ -395,7 +395,7 @@ def _reseed(distributions: Any, rng: np.random.Generator) -> None:
 class SC2HardSettings(BattleSettings):
     """Settings of SMAC-Hard."""
 
-    map_name: Annotated[str, "SMAC's name of the scenario, with or without _Hard at its end"] = "2s3z_Hard"
+    map_name: Annotated[str, "SMAC's name of the scenario, with or without _Hard at its end", Role.TASK] = "2s3z_Hard"
     mode: Annotated[Literal["single"], "the opponent is a script (self-play is not offered)"] = "single"
     strategy_prob: Annotated[
         list[float] | None, "probabilities of the map's opponent scripts; null: all are equally likely", Range(0, 1)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from shoal.declare import Range
+from shoal.declare import Range, Role
 from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
 from shoal.envs.team import ActionSettings
 from shoal.utils.errors import UserError
@@ -33,7 +33,7 @@ IDLE = 0.1
 class SislSettings(ActionSettings):
     """Settings of the SISL environments."""
 
-    env_name: Annotated[Literal["multiwalker", "waterworld", "pursuit"], "which of them"] = "multiwalker"
+    env_name: Annotated[Literal["multiwalker", "waterworld", "pursuit"], "which of them", Role.TASK] = "multiwalker"
     max_cycles: Annotated[int, "steps per episode", Range(1)] = 500
     reward_scalarisation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
     reward_scale: Annotated[float, "factor on the team's reward, and so on the recorded returns", Range(above=0)] = 1.0

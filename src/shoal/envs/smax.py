@@ -25,7 +25,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from shoal.declare import Checked, Range
+from shoal.declare import Checked, Range, Role
 from shoal.envs.team import reset_mask
 from shoal.utils.errors import UserError
 
@@ -56,7 +56,7 @@ N_MOVES = 5  # north, east, south, west, stop: the actions before those that sho
 class SmaxSettings(Checked):
     """Settings of SMAX: JaxMARL's names and JaxMARL's defaults, plus `map_name` and `sight_range`."""
 
-    map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)"] = "3m"
+    map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)", Role.TASK] = "3m"
     max_steps: Annotated[int, "time limit of an episode, in environment steps", Range(1)] = 100
     attack_mode: Annotated[Literal["closest", "random"], "whom an enemy shoots at among the units in its range"] = (
         "closest"

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import create_empty_array
 
-from shoal.declare import Range
+from shoal.declare import Range, Role
 from shoal.runners.ray_group import Group
 from shoal.runners.runner import ParallelRunnerSettings, Runner
 from shoal.runners.supervised import Outcome, SupervisedVectorEnv, WorkerLostError, log
@@ -30,9 +30,14 @@ class RayRunnerSettings(ParallelRunnerSettings):
     ray_address: Annotated[
         str,
         "Ray cluster that runs the environments: HOST:PORT, or auto on one of its machines; empty: Ray started here",
+        Role.HARDWARE,
     ] = ""
-    ray_envs_per_worker: Annotated[int, "environments that one Ray worker holds, on one machine", Range(1)] = 4
-    ray_cpus_per_env: Annotated[float, "CPUs that Ray sets aside for each environment", Range(above=0)] = 1.0
+    ray_envs_per_worker: Annotated[
+        int, "environments that one Ray worker holds, on one machine", Range(1), Role.HARDWARE
+    ] = 4
+    ray_cpus_per_env: Annotated[
+        float, "CPUs that Ray sets aside for each environment", Range(above=0), Role.HARDWARE
+    ] = 1.0
 
 
 class RayVectorEnv(SupervisedVectorEnv):

@@ -16,7 +16,7 @@ from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
 from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
-from shoal.declare import Checked, Range
+from shoal.declare import Checked, Range, Role
 from shoal.envs.reading import NO_ACTION
 from shoal.envs.team import EPISODE_FAILED
 from shoal.recording import metric_names
@@ -48,22 +48,28 @@ class RunnerSettings(Checked):
     time_limit_is_terminal: Annotated[
         bool, "store a time limit as a true end, without bootstrapping, as SMAC's learners do"
     ] = False
-    max_env_restarts: Annotated[int, "give up when an environment fails this many times in a row", Range(1)] = 10
+    max_env_restarts: Annotated[
+        int, "give up when an environment fails this many times in a row", Range(1), Role.HARDWARE
+    ] = 10
     drop_nonfinite_episodes: Annotated[
         bool,
         "instead of stopping the run, replace an episode with NaN or infinity (observation, state, reward) by another, "
         "counted in episodes_dropped; max_env_restarts of them in a row still stop it",
     ] = False
     env_timeout_s: Annotated[
-        float, "seconds that a step may take in a worker process before that environment is restarted", Range(above=0)
+        float,
+        "seconds that a step may take in a worker process before that environment is restarted",
+        Range(above=0),
+        Role.HARDWARE,
     ] = 120.0
     env_start_timeout_s: Annotated[
-        float, "the same for the start of an episode that has to launch a game first", Range(above=0)
+        float, "the same for the start of an episode that has to launch a game first", Range(above=0), Role.HARDWARE
     ] = 600.0
     env_restart_every: Annotated[
         int,
         "episodes after which a worker process is replaced by a new one, against games that leak memory; 0: never",
         Range(0),
+        Role.HARDWARE,
     ] = 0
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from shoal.declare import Range
+from shoal.declare import Range, Role
 from shoal.modules.agents.agent import Agent
 from shoal.modules.agents.rnn import RNNAgentSettings
 from shoal.modules.layers.gru import StackedGRU
@@ -35,7 +35,9 @@ class CADPAgentSettings(RNNAgentSettings):
         Literal["mean", "sum"], "over confidences: the released code's mean, or the paper's sum over agents"
     ] = "mean"
     att_mask_dead: Annotated[bool, "whether the dead neither advise nor count in the pruning loss"] = False
-    test_teacher: Annotated[bool, "also test the team with its exchange of advice (test_teacher_...)"] = True
+    test_teacher: Annotated[bool, "also test the team with its exchange of advice (test_teacher_...)", Role.MEASURE] = (
+        True
+    )
 
 
 class CADPAgent(Agent):
