@@ -12,7 +12,7 @@ from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
-from shoal.recording.mongo import MONGO_VARIABLE
+from shoal.recording.mongo_address import MONGO_VARIABLE
 from utils.mongo_server import MongoServer
 
 SPEC = TeamSpec(n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=6, discrete=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shoal.recording.mongo import MONGO_VARIABLE, connect
+from shoal.recording.mongo import connect
+from shoal.recording.mongo_address import MONGO_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docker"

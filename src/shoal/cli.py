@@ -24,11 +24,14 @@ from shoal.config.settings import RunSettings, declared_by
 from shoal.declare import PathText, checked, shown
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording import metric_names
-from shoal.recording import run_folder as recording
+from shoal.recording.captured_output import bounded_output
 from shoal.recording.console import Console
+from shoal.recording.heartbeats import beat, flush_record, guard
 from shoal.recording.logger import Logger
-from shoal.recording.mongo import MONGO_VARIABLE, refuse_secret
+from shoal.recording.mongo_address import MONGO_VARIABLE, refuse_secret
 from shoal.recording.mongo_observer import MongoMirror, mongo_observer
+from shoal.recording.provenance import git_commit
+from shoal.recording.run_folder import RunFolder, file_observer, uid_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.guardian import taking_along_what_it_starts
@@ -132,12 +135,12 @@ def _main(argv: list[str]) -> int:
 
     options.prepare_sacred()
     ex = sacred.Experiment("shoal", save_git_info=False)
-    ex.captured_out_filter = recording.bounded_output  # type: ignore[assignment]
+    ex.captured_out_filter = bounded_output  # type: ignore[assignment]
 
     @ex.main
     def train(_run: Run, _config: Mapping[str, Any]) -> float | None:
         """Train, or evaluate a checkpoint."""
-        recording.guard(_run)
+        guard(_run)
         return _run_experiment(_run, settings, content)
 
     _, usage, internal_usage = ex.get_usage(PROGRAM)
@@ -190,7 +193,7 @@ def _main(argv: list[str]) -> int:
 def _what_the_record_lacks(observers: Sequence[RunObserver]) -> str:
     """Of a run that has ended: a sentence if its file record could not be finished."""
     for one in observers:
-        if isinstance(one, recording.RunFolder) and one.lacks:
+        if isinstance(one, RunFolder) and one.lacks:
             return (
                 f"the record in {one.dir} lacks {one.lacks}: free some space; the run itself has ended as said above."
             )
@@ -330,7 +333,7 @@ def _run_in(
 ) -> float | None:
     """The run whose checkpoints are in ``model_dir``, recorded."""
     s: ExperimentSettings = settings.of(ExperimentSettings)
-    run.info["git"] = recording.git_commit(Path(__file__).parent)
+    run.info["git"] = git_commit(Path(__file__).parent)
     if s.resume and content is not None:
         run.info["resumed"] = {
             "t_env": content["progress"]["t_env"],
@@ -354,11 +357,11 @@ def _run_in(
         with taking_along_what_it_starts():
             result = _train(run, settings, content, model_dir, tb_logs)
     except BaseException:
-        recording.flush_record(run)
+        flush_record(run)
         raise
-    recording.flush_record(run)  # the curve is drawn from the record
+    flush_record(run)  # the curve is drawn from the record
     score = _report(run, run_dir, model_dir, result, s)
-    recording.flush_record(run)
+    flush_record(run)
     return score
 
 
@@ -369,10 +372,10 @@ def _train(
     s: ExperimentSettings = settings.of(ExperimentSettings)
     t_start = content["progress"]["t_env"] if content else 0
     with Console(s.t_max, t_start=t_start) as console:
-        logger = Logger(run, console, tb_logs if s.use_tensorboard else None, lambda: recording.beat(run))
+        logger = Logger(run, console, tb_logs if s.use_tensorboard else None, lambda: beat(run))
         experiment = None
         try:
-            experiment = Experiment(settings, logger, console, model_dir, record=recording.uid_of(run.meta_info))
+            experiment = Experiment(settings, logger, console, model_dir, record=uid_of(run.meta_info))
             if content is not None:
                 experiment.load(content, whole=bool(s.resume))
                 logger.info(f"starting from the checkpoint at {t_start:,} environment steps")
@@ -434,7 +437,7 @@ def _run_dir(observers: Sequence[RunObserver]) -> Path | None:
 def _observers(settings: RunSettings, args: Mapping[str, Any]) -> list[RunObserver]:
     s: ExperimentSettings = settings.of(ExperimentSettings)
     folder = Path(args["--file_storage"] or Path(s.local_results_path) / "sacred")
-    observers: list[RunObserver] = [recording.file_observer(folder)]
+    observers: list[RunObserver] = [file_observer(folder)]
     target = args["--mongo_db"] or s.mongo_url
     if target:
         refuse_secret(str(target))

@@ -22,7 +22,7 @@ from shoal.learners.learner import Learner
 from shoal.recording import metric_names
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger
-from shoal.recording.mongo import refuse_secret
+from shoal.recording.mongo_address import refuse_secret
 from shoal.runners.runner import NonFiniteEpisodeError, Runner
 from shoal.runners.supervised import EnvironmentsFailedError, RolloutAbandonedError
 from shoal.utils import checkpoint as checkpoints

@@ -17,7 +17,8 @@ from sacred.observers.sql import sql_option
 from sacred.observers.tinydb_hashfs.tinydb_hashfs import tiny_db_option
 
 from shoal.declare import FileName
-from shoal.recording import run_folder as recording
+from shoal.recording.mongo_address import redact
+from shoal.recording.provenance import git_commit
 from shoal.utils.errors import UserError
 from shoal.utils.seeding import seed_everything
 
@@ -79,7 +80,7 @@ def _number(args: Mapping[str, Any], option: str) -> float | None:
 
 
 def _enforce_clean() -> None:
-    git = recording.git_commit(Path(__file__).parent)
+    git = git_commit(Path(__file__).parent)
     if git is None:
         raise UserError(
             "--enforce_clean: Shoal does not run from a git checkout, so nobody can say whether it is clean."
@@ -101,7 +102,7 @@ def other_observers(args: Mapping[str, Any]) -> list[RunObserver]:
         value = args[option]
         if value is None:
             continue
-        shown = recording.redact(value)
+        shown = redact(value)
         try:
             add(value, run)
             if option == "--sql":

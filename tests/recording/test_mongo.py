@@ -10,8 +10,9 @@ import pytest
 from bson.errors import BSONError
 from pymongo.errors import OperationFailure
 
-from shoal.recording.mongo import Entry, MongoRun, check, connect
-from shoal.recording.run_folder import redact
+from shoal.recording.mongo import check, connect
+from shoal.recording.mongo_address import redact
+from shoal.recording.mongo_run import Entry, MongoRun
 from shoal.utils.errors import UserError
 from utils.mongo_server import MongoServer, contents, points
 

@@ -12,9 +12,11 @@ import torch
 from sacred import Experiment
 
 from runners.launch import read_json, wait_until
+from shoal.recording.captured_output import bounded_output, guard_output
+from shoal.recording.heartbeats import flush_record
 from shoal.recording.mongo import connect
 from shoal.recording.mongo_observer import MongoMirror, mongo_observer
-from shoal.recording.run_folder import bounded_output, file_observer, flush_record, guard_output
+from shoal.recording.run_folder import file_observer
 from utils.mongo_server import points
 
 PATIENCE = 120

@@ -11,7 +11,8 @@ import yaml
 from runners.launch import curves, in_process, read_json, start, wait_until
 from shoal.cli import main
 from shoal.recording import sync
-from shoal.recording.mongo import MONGO_VARIABLE, connect
+from shoal.recording.mongo import connect
+from shoal.recording.mongo_address import MONGO_VARIABLE
 from utils.mongo_server import MongoServer, contents, points
 
 PATIENCE = 240

@@ -8,10 +8,10 @@ from typing import Any
 
 from shoal.analysis.records import RecordedRun, joined, make_run, read_records
 from shoal.recording import mongo
+from shoal.recording.mongo_address import MONGO_VARIABLE
 from shoal.utils.errors import UserError
 
 _ADDRESS = re.compile(r"mongodb(\+srv)?://|[^/:\s]+:\d+(:|$)")
-MONGO_VARIABLE = "SHOAL_MONGO_URL"
 
 
 def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRun]:

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shoal.recording.mongo import FORMAT, MONGO_VARIABLE, Database, Entry, MongoRun, check, connect
-from shoal.recording.run_folder import bounded_output, plain, redact
+from shoal.recording.captured_output import bounded_output
+from shoal.recording.mongo import Database, check, connect
+from shoal.recording.mongo_address import MONGO_VARIABLE, redact
+from shoal.recording.mongo_run import FORMAT, Entry, MongoRun
+from shoal.recording.plain import plain
 from shoal.recording.series import SERIES_FILE, Series, read_series
 from shoal.utils.checkpoint import BEST, MODEL_DIR_FILE
 from shoal.utils.errors import UserError

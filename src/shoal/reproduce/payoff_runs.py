@@ -25,9 +25,9 @@ from shoal.learners.learner import chosen
 from shoal.learners.q_learner import QLearner
 from shoal.learners.s2q import S2QLearner
 from shoal.learners.wqmix import WQMIXLearner
-from shoal.recording import run_folder as recording
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger
+from shoal.recording.provenance import git_commit
 from shoal.utils.errors import UserError
 
 QUICK = {
@@ -214,7 +214,7 @@ def train(run: PayoffRun) -> dict[str, Any]:
             behaviour = count_behaviour(experiment, run.behaviour_episodes)
         finally:
             experiment.close()
-    git = recording.git_commit(Path(__file__).parent)
+    git = git_commit(Path(__file__).parent)
     return {
         "settings": run.settings,
         "behaviour_episodes": run.behaviour_episodes,
