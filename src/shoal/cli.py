@@ -400,7 +400,7 @@ def _report(
     if run_dir is not None:
         _say(f"record       {_from_here(run_dir)}")
         if not s.evaluate:
-            from shoal.analysis.curves import draw_run  # matplotlib takes a second to import
+            from shoal.analysis.curves import draw_run
 
             try:
                 picture = draw_run(run_dir)

@@ -23,40 +23,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from shoal.envs.sc2_folder import game_folder
+from shoal.utils.extras import CORE, install_command, requirements
 
-# What a run cannot do without; the rest of requirements.txt serves one suite or one way of recording.
-_NEEDED = {
-    "torch",
-    "numpy",
-    "tensordict",
-    "gymnasium",
-    "sacred",
-    "setuptools",
-    "jsonpickle",
-    "pyyaml",
-    "rich",
-    "psutil",
-    "docopt-ng",
-    "packaging",
-}
-_WHAT_FOR = {
-    "jaxmarl": "smax",
-    "jax": "smax",
-    "pettingzoo": "pettingzoo, sisl",
-    "Box2D": "sisl",
-    "pymunk": "sisl",
-    "pygame": "sisl",
-    "scipy": "sisl, and comparing runs",
-    "pymongo": "recording to MongoDB",
-    "tensorboardX": "TensorBoard files",
-    "matplotlib": "figures",
-    "ray": "sweeps and runner=ray",
-    "optuna": "searches (--optuna)",
-    "rliable": "comparing runs",
-    "pandas": "comparing runs",
-    "jinja2": "comparing runs",
-    "setuptools": "sacred imports its pkg_resources",
-}
+_TOOLS = {"all", "dev", "docs"}
+"""Extras that add nothing to a run: not looked at."""
 _SC2_VERSIONS = {"69232": "4.6.2", "70154": "4.7.1", "75689": "4.10"}
 _PROBE_TIMEOUT_S = 20.0
 _LAUNCH_TIMEOUT_S = 300.0
@@ -198,33 +168,33 @@ def _python() -> Check:
 
 
 def _packages() -> list[Check]:
-    checks = []
-    for line in _requirements():
-        name = re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]
-        needed = name.lower() in _NEEDED
-        found = _version(name)
-        ok = found is not None and _fits(line, found)
-        detail = found or "not installed"
-        if found and not ok:
-            detail += f", but {line[len(name) :]} is wanted"
-        if name in _WHAT_FOR:
-            detail += f" ({_WHAT_FOR[name]})"
-        checks.append(Check("core" if needed else "optional", name, ok, detail, f"pip install '{line}'", needed=needed))
+    checks = [_required(line, CORE) for line in requirements()[CORE]]
+    seen = {check.name for check in checks}
+    for extra, lines in requirements().items():
+        for line in lines if extra not in _TOOLS else []:
+            check = _required(line, extra)
+            if check.name not in seen:
+                checks.append(check)
+                seen.add(check.name)
     return checks
 
 
-def _requirements() -> list[str]:
-    """The lines of requirements.txt, or what the installed package says about itself."""
-    file = Path(__file__).resolve().parents[2] / "requirements.txt"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        try:
-            lines = importlib.metadata.requires("shoal") or []
-        except importlib.metadata.PackageNotFoundError:
-            lines = sorted(_NEEDED)
-    stripped = (re.split(r"\s*[#;]", line, maxsplit=1)[0].strip() for line in lines)
-    return [line for line in stripped if line and not line.startswith("-")]
+def _required(line: str, extra: str) -> Check:
+    """Whether the package that a requirement names is there and fits."""
+    name = _name(line)
+    found = _version(name)
+    ok = found is not None and _fits(line, found)
+    detail = found or "not installed"
+    if found and not ok:
+        detail += f", but {line[len(name) :]} is wanted"
+    if extra == CORE:
+        return Check("core", name, ok, detail, f"pip install '{line}'", needed=True)
+    return Check("optional", name, ok, f"{detail} ([{extra}])", install_command(extra))
+
+
+def _name(line: str) -> str:
+    """The distribution that a requirement is about."""
+    return re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]
 
 
 def _version(distribution: str) -> str | None:
@@ -296,7 +266,7 @@ def _torch_device(answer: dict[str, Any] | str) -> Check:
     if isinstance(answer, str):
         # A slow disk is no reason to refuse a run.
         ok = answer.startswith("no answer")
-        return Check("core", "torch device", ok, answer, "pip install --force-reinstall torch==2.13.0", needed=True)
+        return Check("core", "torch device", ok, answer, f"{_install('torch')} --force-reinstall", needed=True)
     gpus, cuda = answer["gpus"], answer["cuda"]
     threads = f"{answer['threads']} CPU threads"
     if gpus:
@@ -309,7 +279,7 @@ def _torch_device(answer: dict[str, Any] | str) -> Check:
 
 def _jax_devices(answer: dict[str, Any] | str) -> Check:
     if isinstance(answer, str):
-        return Check("smax", "jax devices", False, answer, _install("jax"))
+        return Check("smax", "jax devices", False, answer, install_command("smax"))
     return Check("smax", "jax devices", True, ", ".join(answer["devices"]))
 
 
@@ -317,11 +287,10 @@ def _jax_devices(answer: dict[str, Any] | str) -> Check:
 
 
 def _install(distribution: str) -> str:
-    """The pip line for a package, with the version that requirements.txt wants."""
-    for line in _requirements():
-        if re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0].lower() == distribution.lower():
-            return f"pip install '{line}'"
-    return f"pip install {distribution}"
+    """The pip line for a package, with the version that Shoal wants."""
+    lines = (line for extra in requirements().values() for line in extra)
+    wanted = next((line for line in lines if _name(line).lower() == distribution.lower()), distribution)
+    return f"pip install '{wanted}'"
 
 
 def _package(suite: str, distribution: str, module: str | None = None, mend: str | None = None) -> Check:
@@ -333,7 +302,7 @@ def _package(suite: str, distribution: str, module: str | None = None, mend: str
 
 
 def _smax() -> list[Check]:
-    return [_package("smax", name) for name in ("jaxmarl", "jax", "jaxlib")]
+    return [_package("smax", name, mend=install_command("smax")) for name in ("jaxmarl", "jax", "jaxlib")]
 
 
 def _built_in(suite: str) -> list[Check]:
@@ -403,22 +372,23 @@ def _gymma() -> list[Check]:
 
 
 def _pettingzoo() -> list[Check]:
-    return [_package("pettingzoo", "pettingzoo")]
+    return [_package("pettingzoo", "pettingzoo", mend=install_command("sisl"))]
 
 
 def _sisl() -> list[Check]:
     version = _version("pymunk")
     ok = version is not None and _fits("pymunk<7", version)
     detail = (version or "not installed") + (", but Waterworld needs <7" if version and not ok else "")
-    others = [_package("sisl", name, name) for name in ("pettingzoo", "Box2D", "pygame", "scipy")]
-    return [*others, Check("sisl", "pymunk", ok, detail, _install("pymunk"))]
+    mend = install_command("sisl")
+    others = [_package("sisl", name, name, mend) for name in ("pettingzoo", "Box2D", "pygame", "scipy")]
+    return [*others, Check("sisl", "pymunk", ok, detail, mend)]
 
 
 def _grf() -> list[Check]:
     return [_package("grf", name, name, "./install_grf.sh") for name in ("gfootball", "gym")]
 
 
-_REINSTALL = "pip install -r requirements.txt"
+_REINSTALL = install_command("all")
 _SUITES = {
     "smax": _smax,
     "matrix_game": lambda: _built_in("matrix_game"),

@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(console, tmp_path):
 
 def test_a_missing_tensorboardx_is_said_at_once(console, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
-    with pytest.raises(UserError, match="pip install tensorboardX"):
+    with pytest.raises(UserError, match="needs the Python package 'tensorboardX'"):
         Logger(None, console, tmp_path)
 
 

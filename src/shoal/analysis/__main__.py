@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.analysis.sources import gather
 from shoal.utils.errors import UserError
+from shoal.utils.extras import needed_for
 
 if TYPE_CHECKING:
     from shoal.analysis.study import Study
@@ -27,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line. Exit status: 0 done, 1 an error the user can mend, 2 a command line that was not understood."""
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        with needed_for("Comparing runs", "analysis"):
+            args.run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,17 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 from shoal.analysis.records import Curve, mean_curve
 from shoal.utils.errors import UserError
+from shoal.utils.extras import needed_for
 
 
 def pyplot() -> Any:
-    """matplotlib's pyplot, set to draw into files."""
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    """matplotlib's pyplot, set to draw into files.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    with needed_for("Drawing", "analysis"):
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        import matplotlib.pyplot as plt
 
     return plt
 

@@ -16,8 +16,9 @@ from shoal.declare import Range, Role
 from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
 from shoal.envs.team import ActionSettings
 from shoal.utils.errors import UserError
+from shoal.utils.extras import install_command
 
-INSTALL = "pip install pettingzoo==1.25.0 Box2D==2.3.10 'pymunk>=6.2,<7' pygame scipy"
+INSTALL = f"run {install_command('sisl')}"
 """Waterworld left PettingZoo with 1.26; it calls what pymunk dropped with 7."""
 
 NEEDS = {"multiwalker": ("Box2D", "pygame"), "waterworld": ("pymunk", "pygame", "scipy"), "pursuit": ("pygame",)}

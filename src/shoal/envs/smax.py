@@ -28,6 +28,7 @@ from gymnasium.vector.utils import batch_space
 from shoal.declare import Checked, Range, Role
 from shoal.envs.team import reset_mask
 from shoal.utils.errors import UserError
+from shoal.utils.extras import needed_for
 
 MAPS = (
     "3m",
@@ -146,17 +147,11 @@ def _quiet_import() -> Iterator[None]:
 
 @functools.cache
 def _engine(settings: SmaxSettings, num_envs: int) -> _Engine:
-    try:
+    with needed_for("env=smax", "smax"), _quiet_import():
         import jax
         import jax.numpy as jnp
-
-        with _quiet_import():
-            from jaxmarl import make
-            from jaxmarl.environments.smax import map_name_to_scenario
-    except ImportError as error:
-        raise UserError(
-            f"SMAX could not be imported ({error}): run pip install jaxmarl==0.2.0 'jax>=0.10,<0.11'."
-        ) from error
+        from jaxmarl import make
+        from jaxmarl.environments.smax import map_name_to_scenario
 
     kwargs: dict[str, Any] = {
         name: getattr(settings, name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.recording.console import Console
 from shoal.utils.errors import UserError
+from shoal.utils.extras import CORE, needed_for
 
 if TYPE_CHECKING:
     from sacred.run import Run
@@ -129,14 +130,10 @@ class _TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
+        with needed_for("use_tensorboard=True", CORE):
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event
             from tensorboardX.proto.summary_pb2 import Summary
-        except ImportError as error:
-            raise UserError(
-                "TensorBoard output needs tensorboardX: run `pip install tensorboardX`, or turn it off"
-            ) from error
         self._event, self._summary = Event, Summary
         try:
             folder.mkdir(parents=True, exist_ok=True)

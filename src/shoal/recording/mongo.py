@@ -10,6 +10,7 @@ from sacred.observers.mongo import parse_mongo_db_arg
 
 from shoal.recording.mongo_address import redact
 from shoal.utils.errors import UserError
+from shoal.utils.extras import needed_for
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,10 @@ def connect(target: str, timeout_s: float = 5.0) -> Database:
     Raises:
         UserError: `target` cannot be understood, or pymongo is not installed.
     """
-    try:
+    with needed_for("MongoDB", "mongo"):
         import gridfs
         import pymongo
         from pymongo.errors import PyMongoError
-    except ImportError as error:
-        raise UserError(
-            "recording to MongoDB needs pymongo: run `pip install 'pymongo>=4.6,<5'`, or leave MongoDB out"
-        ) from error
 
     shown = redact(target)
     malformed = UserError(

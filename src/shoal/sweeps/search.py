@@ -14,6 +14,7 @@ from shoal.recording import metric_names
 from shoal.sweeps.plan import leaves, nested
 from shoal.sweeps.pool import Job
 from shoal.utils.errors import UserError
+from shoal.utils.extras import needed_for
 
 STUDY_FILE, BEST_FILE = "study.log", "best.yaml"
 _STUDY, _JUDGE = "search", "judged_by"
@@ -67,7 +68,8 @@ def read_space(path: Path) -> dict[str, Any]:
     Raises:
         UserError: an entry is neither a list of choices nor a range.
     """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    with needed_for("--optuna", "sweeps"):
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     space: dict[str, Any] = {}
     for key, entry in leaves(files.read(path)):
@@ -122,9 +124,10 @@ class Search:
         space: Mapping[str, Any],
         jobs_of: Callable[[dict[str, Any], str], list[Job]],
     ) -> None:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+        with needed_for("--optuna", "sweeps"):
+            import optuna
+            from optuna.storages import JournalStorage
+            from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._s, self._space, self._jobs_of = settings, space, jobs_of

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.utils.errors import UserError
+from shoal.utils.extras import needed_for
 from shoal.utils.signals import STOP_SIGNALS, restore
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # what is sent is observations and settings
@@ -43,10 +44,8 @@ def joined(address: str, num_cpus: float | None = None) -> Iterator[Any]:
         UserError: Ray is not installed, is in use by this process already, or the cluster cannot be reached.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read on import and by every process that Ray starts
-    try:
+    with needed_for("Ray", "sweeps"):
         import ray
-    except ImportError as error:
-        raise UserError(f"Ray could not be imported ({error}): run pip install 'ray==2.60.0'.") from error
     if ray.is_initialized():
         raise UserError("This process is connected to a Ray cluster already: it can use one at a time.")
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
