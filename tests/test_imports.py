@@ -68,7 +68,7 @@ OLD_DOORS = {
 }
 """Commands under the names that they had before ``reproduce`` was a package; nothing imports them."""
 
-ENTRY_POINTS = {"cli", "options", "deployment", "doctor", "__init__"}
+ENTRY_POINTS = {"cli", "session", "options", "deployment", "doctor", "__init__"}
 
 
 def part_of(path: Path) -> str:

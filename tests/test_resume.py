@@ -196,7 +196,7 @@ def test_a_run_that_is_stopped_while_it_starts_is_recorded_so(tmp_path):
 @pytest.mark.parametrize("moment", ["as soon as there is a record", "when it has ended and is being reported"])
 def test_sigterm_outside_of_the_loop_is_recorded_too(tmp_path, moment):
     code = {
-        "as soon as there is a record": "from shoal import cli; cli.recording.git_commit = wait",
+        "as soon as there is a record": "from shoal.recording import provenance; provenance.git_commit = wait",
         "when it has ended and is being reported": "from shoal.analysis import curves; curves.draw_run = wait",
     }[moment]
     (tmp_path / "started.py").write_text(

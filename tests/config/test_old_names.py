@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from shoal import registry
-from shoal.cli import main, raw_config
+from shoal.cli import main
 from shoal.config import files, old_names
+from shoal.config.run_config import raw_config
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
 from shoal.utils.errors import UserError

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shoal.cli import OF_ONE_START, raw_config
 from shoal.config import files
+from shoal.config.run_config import OF_ONE_START, raw_config
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
 from shoal.recording.run_folder import OF_THE_RECORD

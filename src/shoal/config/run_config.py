@@ -1,0 +1,98 @@
+"""The settings that a run starts from: of two YAML files, or of the checkpoint that it goes on from."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shoal import registry
+from shoal.config import files, trust
+from shoal.config.settings import declared_by
+from shoal.declare import PathText, checked
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils.errors import UserError
+
+CONFIG_OPTIONS: dict[str, files.Kind] = {"--config": "algs", "--env-config": "envs"}
+OF_ONE_START = ("checkpoint_path", "load_step", "evaluate", "save_replay")
+"""What a checkpoint's run was started with that a run which goes on with it is not."""
+
+
+def raw_config(
+    chosen: Mapping[str, str], given: Sequence[files.Layer], trusted: bool = False
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None, list[str]]:
+    """The unchecked settings of a run, the source of each, the checkpoint that it starts from, if any, and notes.
+
+    A run that goes on takes its settings from the checkpoint. Elsewhere they are default.yaml, the environment's YAML,
+    the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
+    ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
+    """
+    updates, named = files.overlay(given)
+    for layer in given:
+        for key in files.RESERVED:
+            if key in layer.settings:
+                raise UserError(
+                    f"'{key}' ({layer.source}) is no setting: it stands in a YAML that --config or --env-config names."
+                )
+    if updates.get("resume"):
+        content: dict[str, Any] | None
+        file, content = checkpoints.load_for_resume(
+            checkpoints.recorded_models(_path("resume", updates)),
+            _load_step(updates),
+            warn=lambda text: print(f"warning: {text}", file=sys.stderr),
+        )
+        trust.check(content, file, trusted, given=named)
+        if not isinstance(content.get("config"), Mapping) or not {"env", "env_args"} <= content["config"].keys():
+            raise UserError(f"{file} does not say with which settings its run was made: it cannot be resumed.")
+        recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
+        for option, kind in CONFIG_OPTIONS.items():
+            if option in chosen:
+                named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
+                _refuse_other(recorded, named, f"{option}={chosen[option]}")
+        layers = [files.Layer("checkpoint", recorded), *given]
+        return *files.overlay(layers), content, files.notes(layers)
+
+    for option in CONFIG_OPTIONS:
+        if option not in chosen:
+            raise UserError(
+                f"{option}=NAME is missing: say for example --config=s2q --env-config=smax (--list shows all names)."
+            )
+    default = files.Layer("default.yaml", files.read(files.FOLDER / "default.yaml"))
+    yamls = [*files.layers("envs", chosen["--env-config"]), *files.layers("algs", chosen["--config"])]
+    bare = files.overlay([default, *yamls, *given])[0]
+    layers = [default, *files.resolved(yamls, bare.get("env"), _map_name(bare)), *given]
+    config, sources = files.overlay(layers)
+    content = None
+    if config.get("checkpoint_path"):
+        file = checkpoints.find(checkpoints.recorded_models(_path("checkpoint_path", config)), _load_step(config))
+        content = checkpoints.require_run(checkpoints.load(file), file)
+    return config, sources, content, files.notes(layers)
+
+
+def _path(key: str, config: Mapping[str, Any]) -> Path:
+    """The path in a setting that is still unchecked."""
+    return Path(checked((PathText(),), str(config[key]), key))
+
+
+def _load_step(config: Mapping[str, Any]) -> int:
+    """The environment step of the checkpoint to load, of settings that are still unchecked."""
+    load_step = config.get("load_step", 0)
+    if not isinstance(load_step, int):
+        raise UserError(f"load_step={load_step!r} has the wrong type: it is an environment step, a whole number.")
+    return load_step
+
+
+def _map_name(config: Mapping[str, Any]) -> Any:
+    """The map of a run whose settings are still unchecked: as given, or else its environment's default."""
+    env, given = config.get("env"), files.map_of(config.get("env_args"))
+    if given is not None:
+        return given
+    rows = declared_by(registry.find("env", env).Settings, env) if isinstance(env, str) else []
+    return next((row.default for row in rows if row.key in files.MAP_KEYS), None)
+
+
+def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option: str) -> None:
+    for key in ("name", "learner", "mac", "mixer", "env"):
+        if key in named and recorded.get(key) != named[key]:
+            raise UserError(
+                f"{option} does not belong to the run to resume, which has {key}={recorded.get(key)}: leave it out."
+            )

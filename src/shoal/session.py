@@ -1,0 +1,212 @@
+"""One experiment with its record around it: what the command line and the Python interface share."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import sacred
+import yaml
+from sacred.observers import FileStorageObserver, RunObserver
+from sacred.run import Run
+
+from shoal import options
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings
+from shoal.recording import metric_names
+from shoal.recording.captured_output import bounded_output
+from shoal.recording.console import Console
+from shoal.recording.heartbeats import beat, flush_record
+from shoal.recording.logger import Logger
+from shoal.recording.mongo_observer import MongoMirror
+from shoal.recording.provenance import git_commit
+from shoal.recording.run_folder import RunFolder, uid_of
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils.errors import UserError
+from shoal.utils.guardian import Guardian
+
+SETTINGS_FILE = "settings.yaml"
+"""In a run's record: every setting, in a form that may stand behind `with`."""
+
+
+def sacred_experiment(train: Callable[[Run, Mapping[str, Any]], float | None]) -> sacred.Experiment:
+    """sacred's side of a run, whose main function is ``train``."""
+    options.prepare_sacred()
+    ex = sacred.Experiment("shoal", save_git_info=False)
+    ex.captured_out_filter = bounded_output  # type: ignore[assignment]
+    ex.main(train)
+    return ex
+
+
+class Session:
+    """A run between the start and the end of its record: its checkpoints' folder, environments, networks and console.
+
+    Args:
+        run: sacred's run, which has started.
+        settings: the run's.
+        content: the checkpoint that it starts from, if any.
+
+    Raises:
+        UserError: another run has the folder of checkpoints, the record cannot be written, or an environment or a
+            network cannot be made.
+    """
+
+    def __init__(self, run: Run, settings: RunSettings, content: dict[str, Any] | None) -> None:
+        s: ExperimentSettings = settings.of(ExperimentSettings)
+        self.run = run
+        self.run_dir = run_dir_of(run.observers)
+        self.model_dir = _model_dir(s)
+        self._settings = s
+        with contextlib.ExitStack() as stack:
+            # Before anything is said of the checkpoints: a run that is refused them is no part of the run that has
+            # them.
+            if s.save_model and not s.evaluate:
+                stack.enter_context(checkpoints.locked(self.model_dir))
+            self._describe_start(settings, content)
+            stack.callback(flush_record, run)
+            self._guardian = Guardian()
+            stack.callback(self._guardian.close)
+            t_start = content["progress"]["t_env"] if content else 0
+            self.console = stack.enter_context(Console(s.t_max, t_start=t_start))
+            stack.callback(self._put_away)
+            tb_logs = Path(s.local_results_path) / "tb_logs" / self.model_dir.name
+            logger = Logger(run, self.console, tb_logs if s.use_tensorboard else None, lambda: beat(run))
+            stack.callback(logger.close)
+            with self.at_work():
+                record = uid_of(run.meta_info)
+                self.experiment = Experiment(settings, logger, self.console, self.model_dir, record=record)
+                stack.callback(self._end_environments)
+                if content is not None:
+                    self.experiment.load(content, whole=bool(s.resume))
+                    logger.info(f"starting from the checkpoint at {t_start:,} environment steps")
+                logger.info(self.experiment.describe())
+            self._stack = stack.pop_all()
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Around all that runs the environment's code: what that starts ends with the session."""
+        with self._guardian.marking():
+            yield
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """End the environments and all that they started, and let go of the folder of checkpoints."""
+        self._stack.close()
+
+    def _describe_start(self, settings: RunSettings, content: dict[str, Any] | None) -> None:
+        """Put into the record what the run is and where its checkpoints are."""
+        s, run = self._settings, self.run
+        run.info["git"] = git_commit(Path(__file__).parent)
+        if s.resume and content is not None:
+            run.info["resumed"] = {
+                "t_env": content["progress"]["t_env"],
+                "record": content.get("record", ""),
+                "start": checkpoints.count_start(self.model_dir),
+            }
+        if self.run_dir is None:
+            return
+        settings_file = self.run_dir / SETTINGS_FILE
+        try:
+            settings_file.write_text(yaml.safe_dump(settings.values, sort_keys=True, allow_unicode=True))
+            run.add_artifact(str(settings_file))
+            if s.save_model:
+                run.info["model_dir"] = str(self.model_dir)
+                (self.run_dir / checkpoints.MODEL_DIR_FILE).write_text(f"{self.model_dir.resolve()}\n")
+        except OSError as error:
+            raise UserError(
+                f"The record in {self.run_dir} cannot be written ({error.strerror}): free some space."
+            ) from error
+
+    def _end_environments(self) -> None:
+        with self.at_work():
+            self.experiment.close()
+
+    def _put_away(self) -> None:
+        """The checkpoint of the best test goes into the record; a folder that holds none is removed."""
+        if (self.model_dir / checkpoints.BEST).is_file():
+            self.run.add_artifact(str(self.model_dir / checkpoints.BEST))
+        else:
+            checkpoints.give_back(self.model_dir)
+
+    def report(self, result: Mapping[str, float]) -> float | None:
+        """Say how the run ended and where everything lies; draw its curve. Returns what it is judged by."""
+        s, run = self._settings, self.run
+        for key, value in sorted(result.items()):
+            _say(f"{key:<34}{value:.4g}")
+        if self.run_dir is not None:
+            _say(f"record       {_from_here(self.run_dir)}")
+            if not s.evaluate:
+                from shoal.analysis.curves import draw_run
+
+                try:
+                    picture = draw_run(self.run_dir)
+                except (OSError, UserError) as error:  # all but the picture is there
+                    picture = None
+                    _say(f"warning: no curve was drawn ({error})")
+                if picture is not None:
+                    run.add_artifact(str(picture))
+                    _say(f"curve        {_from_here(picture)}")
+        if s.save_model and not s.evaluate:
+            _say(f"checkpoints  {self.model_dir} (that of the best test: {checkpoints.BEST})")
+        flush_record(run)
+        return result.get(metric_names.judge(result))
+
+
+def _model_dir(s: ExperimentSettings) -> Path:
+    """The run's folder of checkpoints: that of the run which goes on, or a new one for it alone."""
+    if s.resume:
+        model_dir = checkpoints.recorded_models(Path(s.resume))
+        return model_dir.parent if model_dir.is_file() else model_dir
+    token = f"{s.name}_{s.env}_seed{s.seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    model_dir = Path(s.local_results_path) / "models" / token
+    return checkpoints.claim(model_dir) if s.save_model and not s.evaluate else model_dir
+
+
+def run_dir_of(observers: Sequence[RunObserver]) -> Path | None:
+    """The folder of the run's file record, once there is one."""
+    for observer in observers:
+        if isinstance(observer, FileStorageObserver) and observer.dir is not None:
+            return Path(observer.dir)
+    return None
+
+
+def what_the_record_lacks(observers: Sequence[RunObserver]) -> str:
+    """Of a run that has ended: a sentence if its file record could not be finished."""
+    for one in observers:
+        if isinstance(one, RunFolder) and one.lacks:
+            return (
+                f"the record in {one.dir} lacks {one.lacks}: free some space; the run itself has ended as said above."
+            )
+    return ""
+
+
+def say_what_mongo_lacks(observers: Sequence[RunObserver]) -> None:
+    """Of a run that has ended: a warning if MongoDB was away."""
+    folder = run_dir_of(observers)
+    if folder is not None and any(isinstance(one, MongoMirror) and not one.up_to_date for one in observers):
+        print(
+            "warning: MongoDB does not have all of this run, the file record does; when the server is there: "
+            f"python src/main.py sync {folder}",
+            file=sys.stderr,
+        )
+
+
+def _say(line: str) -> None:
+    """Print, unless nothing can be printed any more (a full disk, a closed terminal): what was done is done."""
+    with contextlib.suppress(OSError):
+        print(line)
+
+
+def _from_here(path: Path) -> Path:
+    """A path as a person would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
