@@ -25,10 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "learners": {"controllers", "components", "modules", "utils"},
     "analysis": {"recording", "utils"},
     "reproduce": {
+        "sweeps",
         "analysis",
         "experiment",
         "recording",
         "config",
+        "registry",
         "learners",
         "controllers",
         "modules",

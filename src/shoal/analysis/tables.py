@@ -217,7 +217,7 @@ def write(table: pd.DataFrame, base: Path, note: str = "") -> list[Path]:
         UserError: the folder cannot be written to.
     """
     text = markdown(table) + (f"\n{note}\n" if note else "")
-    return [write_csv(table, base.with_suffix(".csv")), _write(text, base.with_suffix(".md"))]
+    return [write_csv(table, base.with_suffix(".csv")), write_text(text, base.with_suffix(".md"))]
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
@@ -226,10 +226,15 @@ def write_csv(table: pd.DataFrame, path: Path) -> Path:
     Raises:
         UserError: the folder cannot be written to.
     """
-    return _write(table.to_csv(index=False), path)
+    return write_text(table.to_csv(index=False), path)
 
 
-def _write(text: str, path: Path) -> Path:
+def write_text(text: str, path: Path) -> Path:
+    """Write ``text`` into ``path``.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     make_folder(path.parent)
     try:
         path.write_text(text)

@@ -151,18 +151,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(args: argparse.Namespace) -> None:
     if args.csv:
         tables.make_folder(args.csv.parent)
-    env = make_env(args.env, args.max_cycles, args.fix_double_thrust)
     print(f"{args.env}, {args.max_cycles} steps at most, {args.episodes} episodes each")
     print(f"{'policy':32} {'return':>8} {'error':>6} {'spread':>7} {'length':>7}")
-    scores = {}
-    for name, policy in POLICIES.items():
-        if policy is forage and args.env != "waterworld":
-            continue
-        score = scores[name] = play(env, policy, range(args.episodes))
+
+    def told(name: str, score: Score) -> None:
         spread, length = score.returns.std(ddof=1), score.lengths.mean()
         print(f"{name:32} {score.mean:8.1f} {score.error:6.1f} {spread:7.1f} {length:7.1f}", flush=True)
+
+    scores = measure(args.env, args.max_cycles, args.episodes, args.fix_double_thrust, told)
     if args.csv:
         print(f"written: {tables.write_csv(episodes_of(scores, args.env, args.max_cycles), args.csv)}")
+
+
+def measure(
+    env_name: str,
+    max_cycles: int,
+    episodes: int,
+    fix_double_thrust: bool = False,
+    told: Callable[[str, Score], None] = lambda name, score: None,
+) -> dict[str, Score]:
+    """Every policy's episodes, with seeds 0, 1, ...; ``told`` hears of each policy as it is done.
+
+    Raises:
+        UserError: a package that the environment needs is missing.
+    """
+    env = make_env(env_name, max_cycles, fix_double_thrust)
+    scores = {}
+    for name, policy in POLICIES.items():
+        if policy is forage and env_name != "waterworld":
+            continue
+        scores[name] = play(env, policy, range(episodes))
+        told(name, scores[name])
+    return scores
 
 
 COLUMNS = ["env", "max_cycles", "policy", "seed", "return", "length"]

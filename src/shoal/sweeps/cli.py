@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from shoal.config import files
 from shoal.sweeps import plan
 from shoal.sweeps.board import Board
+from shoal.sweeps.drive import drive
 from shoal.sweeps.folder import SweepFolder
 from shoal.sweeps.pool import Job, Pool
 from shoal.sweeps.search import Search, SearchSettings, example_of, read_settings, read_space
@@ -22,7 +23,6 @@ from shoal.utils.signals import StopRequest
 
 PROGRAM = "src/sweep.py"
 REPORT_FILE = "report.html"
-_TURN_S = 0.5
 _EPILOG = """
 examples:
   python src/sweep.py --configs=qmix,s2q --env-configs=smax --maps=3m,2s3z --seeds=5 with t_max=500000
@@ -210,25 +210,8 @@ def _run(request: Request, folder: SweepFolder) -> tuple[int | None, list[Job], 
         pool.add(first)
         with Board(request.folder.name) as board:
             board.say(_opening(request, pool, ray))
-            _turns(pool, board, search, stop)
+            drive(pool, board, stop, search)
     return stop.signum, pool.jobs, _tell(search, request.folder) if search else pool.jobs
-
-
-def _turns(pool: Pool, board: Board, search: Search | None, stop: StopRequest) -> None:
-    while True:
-        if stop and not pool.stopping:
-            board.say("stopping: every run finishes its rollout and saves a checkpoint (Ctrl-C again: at once)")
-            pool.stop()
-        if search:
-            for line in search.settle():
-                board.say(line)
-            while search.wants_more and pool.idle and not pool.stopping:
-                pool.add(search.more())
-        if not pool.busy and not (search and search.wants_more and not pool.stopping):
-            return
-        for job in pool.turn(_TURN_S):
-            board.changed(job, pool.jobs)
-        board.show(pool.jobs)
 
 
 def _opening(request: Request, pool: Pool, ray: Any) -> str:

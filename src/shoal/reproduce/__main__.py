@@ -1,0 +1,156 @@
+"""The papers' figures and tables again: trained, drawn, and set beside what the paper says.
+
+    python -m shoal.reproduce --list
+    python -m shoal.reproduce s2q-matrix --seeds 10 --jobs 2
+
+A reproduction trains what its folder lacks and ends with pictures, a table (markdown and CSV) and a verdict on each of
+the paper's claims. Interrupted, the same command goes on: finished runs are kept, others resume from their checkpoint.
+"""
+
+import argparse
+import shlex
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.reproduce import catalogue
+from shoal.reproduce.declaration import Reproduction, Verdict
+from shoal.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from shoal.reproduce import running
+
+PROGRAM = "python -m shoal.reproduce"
+_WIDTH = 110
+
+
+def main(argv: Sequence[str] | None = None, among: Sequence[Reproduction] | None = None) -> int:
+    """The command line, of the reproductions ``among`` or else of all.
+
+    Exit status: 0 done, whatever the verdict; 1 an error the user can fix, or runs that failed; 2 a command line that
+    was not understood; 128 + n stopped by signal n.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(arguments)
+    again = f"{PROGRAM} {shlex.join(arguments)}"
+    known = catalogue.every() if among is None else among
+    try:
+        if args.list or not args.id:
+            print("\n\n".join(described(one) for one in known))
+            return 0
+        return reproduce(catalogue.find(args.id, known), args, again)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped at once; go on with: {again}", file=sys.stderr)
+        return 130
+
+
+def reproduce(reproduction: Reproduction, args: argparse.Namespace, again: str) -> int:
+    """Carry out one reproduction, as far as it is asked for.
+
+    Args:
+        reproduction: what to carry out.
+        args: ``seeds``, ``jobs``, ``out``, ``quick`` and ``dry_run``.
+        again: the command that goes on where this one is stopped.
+
+    Raises:
+        UserError: an option cannot be meant, or it failed for a reason that the user can fix.
+    """
+    from shoal.reproduce import report, running
+
+    options = options_of(reproduction, args)
+    if args.dry_run:
+        running.planned(reproduction, options)
+        for arm in reproduction.arms:
+            for seed in arm.seeds(options.seeds, reproduction.first_seed):
+                print(arm.command(seed, reproduction.quick if options.quick else {}))
+        return 0
+    try:
+        trained = running.train(reproduction, options)
+    except running.StoppedError as stopped:
+        name = signal.Signals(stopped.signum).name
+        print(f"stopped by {name} with {stopped.left} runs to do; go on with: {again}", flush=True)
+        return 128 + stopped.signum
+    verdicts, written = report.write(reproduction, trained, options.quick)
+    table = next(path for path in written if path.suffix == ".md")
+    print(f"\n{table.read_text()}\n{told(reproduction, verdicts)}\n")
+    print("\n".join(map(str, written)))
+    return 0
+
+
+def options_of(reproduction: Reproduction, args: argparse.Namespace) -> "running.Options":
+    """What was chosen, with the defaults of the reproduction.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    from shoal.reproduce.running import Options
+
+    seeds = args.seeds if args.seeds is not None else 1 if args.quick else reproduction.seeds
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds} is not possible: train with at least one seed.")
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs} is not possible: at least one run must be trained at a time.")
+    out, runs = args.out or reproduction.folder, args.out or reproduction.runs_folder
+    if args.quick and not args.out:
+        out, runs = (folder.with_name(f"{folder.name}_quick") for folder in (out, runs))
+    return Options(seeds, args.jobs, out, runs, args.quick)
+
+
+def described(reproduction: Reproduction) -> str:
+    """What ``--list`` says of it."""
+    r = reproduction
+    lines = {
+        "command": f"{PROGRAM} {r.id}",
+        "claim": r.claim,
+        "paper": r.paper_numbers,
+        "runs": f"{n_runs(r)} (command lines: {len(r.arms)}, seeds: {r.seeds})"
+        + (f", those of {r.runs_of} where they are there" if r.runs_of else ""),
+        "time": f"{duration(r.minutes)} on two cores ({r.time_from})",
+        **({"note": r.note} if r.note else {}),
+    }
+    rows = [
+        textwrap.fill(text, _WIDTH, initial_indent=f"  {name:<9}", subsequent_indent=" " * 11, break_on_hyphens=False)
+        for name, text in lines.items()
+    ]
+    return "\n".join([f"{r.id}: {r.paper}, {r.figure}", *rows])
+
+
+def n_runs(reproduction: Reproduction) -> int:
+    """How many runs it trains with its own number of seeds."""
+    return sum(len(arm.seeds(reproduction.seeds)) for arm in reproduction.arms)
+
+
+def duration(minutes: float) -> str:
+    """``12 minutes`` or ``2.5 hours``."""
+    return f"{minutes:g} minutes" if minutes < 90 else f"{minutes / 60:.2g} hours"
+
+
+def told(reproduction: Reproduction, verdicts: Sequence[Verdict]) -> str:
+    """The verdicts on a terminal."""
+    rows = [f"{v.word:<15}{v.claim}\n{'':<15}here: {v.found}" for v in verdicts]
+    return "\n".join([f"{reproduction.paper}, {reproduction.figure}:", *rows])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("id", nargs="?", help="what to reproduce, one of those that --list shows")
+    add("--list", action="store_true", help="paper, figure, command, expected time and the paper's numbers of each")
+    add("--seeds", type=int, metavar="N", help="runs of each method (default: what --list says)")
+    add("--jobs", type=int, default=2, metavar="N", help="runs trained side by side, a core each (default: 2)")
+    add("--out", type=Path, metavar="DIR", help="folder of runs, pictures and tables (default: results/<id>)")
+    add("--quick", action="store_true", help="runs of a minute at most, in a folder of their own: a trial of the whole")
+    add("--dry-run", action="store_true", help="check everything, print each run's command line, start nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
