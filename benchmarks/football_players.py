@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shoal.envs.grf import N_ACTIONS, SCENARIOS, GRFEnv, GRFSettings
+from shoal.envs.grf import N_ACTIONS, GRFEnv, GRFSettings
+from shoal.envs.grf_scenarios import SCENARIOS
 
 COLUMNS = (
     "steps",

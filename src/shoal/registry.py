@@ -18,8 +18,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "env": {
         "smax": "shoal.envs.smax:SmaxEnv",
         "sc2": "shoal.envs.sc2:SC2Env",
-        "sc2v2": "shoal.envs.sc2:SC2v2Env",
-        "sc2hard": "shoal.envs.sc2:SC2HardEnv",
+        "sc2v2": "shoal.envs.sc2v2:SC2v2Env",
+        "sc2hard": "shoal.envs.sc2hard:SC2HardEnv",
         "grf": "shoal.envs.grf:GRFEnv",
         "matrix_game": "shoal.envs.matrix_game:MatrixGameEnv",
         "sisl": "shoal.envs.sisl:SislEnv",

@@ -9,7 +9,8 @@ import pytest
 from runners.launch import curves, in_process, wait_until, workers_of
 from shoal.config import files
 from shoal.config.settings import RunSettings
-from shoal.envs.grf import N_ACTIONS, SCENARIOS, GRFEnv, GRFSettings, known_scenario
+from shoal.envs.grf import N_ACTIONS, GRFEnv, GRFSettings
+from shoal.envs.grf_scenarios import SCENARIOS, known_scenario
 from shoal.envs.team import EPISODE_FAILED
 from shoal.experiment import ExperimentSettings
 from shoal.runners.workers import WorkerVectorEnv

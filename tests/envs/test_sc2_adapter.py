@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from envs import fake_smac
-from shoal.envs.sc2 import SC2Env, SC2Settings, SC2v2Settings, capability_config
+from shoal.envs.sc2 import SC2Env, SC2Settings
+from shoal.envs.sc2v2 import SC2v2Settings, capability_config
 from shoal.envs.team import EPISODE_FAILED
 from shoal.utils.errors import EnvironmentCrashedError, UserError
 

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from shoal.components.batch import PackedSteps, transition_mask
-from shoal.envs.smax import COOLDOWN, MAPS, N_MOVES, SmaxEnv, SmaxSettings, SmaxVectorEnv
+from shoal.envs.smax import COOLDOWN, MAPS, N_MOVES, SmaxEnv, SmaxSettings
 from shoal.learners.learner import chosen
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils.errors import UserError
@@ -47,13 +47,13 @@ def play(env, policy, seeds, steps):
 
 @pytest.fixture(scope="module")
 def env4():
-    return SmaxVectorEnv(SmaxSettings(), 4)
+    return SmaxEnv.make_vector(SmaxSettings(), 4)
 
 
 def test_import_needs_no_jax_and_building_prints_nothing():
     code = (
         "import sys, io, shoal.envs.smax as s; assert not {'jax', 'torch'} & set(sys.modules);"
-        "mine = sys.stdout = io.StringIO(); s.SmaxSettings(); s._engine(s.SmaxSettings(), 1);"
+        "mine = sys.stdout = io.StringIO(); s.SmaxSettings(); s.SmaxEnv(s.SmaxSettings());"
         "assert sys.stdout is mine and mine.getvalue() == '', mine.getvalue()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -117,7 +117,7 @@ def test_kinds_of_action(env4):
 
 @pytest.mark.parametrize("observation_type", ["unit_list", "conic"])
 def test_every_entry_has_a_name(observation_type):
-    env = SmaxVectorEnv(SmaxSettings(observation_type=observation_type), 1)
+    env = SmaxEnv.make_vector(SmaxSettings(observation_type=observation_type), 1)
     observation, _ = env.reset(seed=0)
     for key in ("obs", "state"):
         assert len(env.entry_names[key]) == len(set(env.entry_names[key])) == observation[key].shape[-1]
@@ -130,7 +130,7 @@ def test_every_entry_has_a_name(observation_type):
 
 def test_vector_refuses_wrong_shapes(env4):
     with pytest.raises(RuntimeError, match="reset"):
-        SmaxVectorEnv(SmaxSettings(), 4).step(np.zeros((4, 3), int))
+        SmaxEnv.make_vector(SmaxSettings(), 4).step(np.zeros((4, 3), int))
     env4.reset(seed=0)
     with pytest.raises(ValueError, match="shape"):
         env4.step(np.zeros((3, 4), int))
@@ -139,7 +139,7 @@ def test_vector_refuses_wrong_shapes(env4):
     with pytest.raises(ValueError, match="reset_mask"):
         env4.reset(options={"reset_mask": np.ones(3, dtype=bool)})
     with pytest.raises(ValueError, match="first reset"):
-        SmaxVectorEnv(SmaxSettings(), 4).reset(options={"reset_mask": np.array([True, False, True, True])})
+        SmaxEnv.make_vector(SmaxSettings(), 4).reset(options={"reset_mask": np.array([True, False, True, True])})
 
 
 def test_same_seed_and_actions_same_episode_and_nothing_recompiles(env4):
@@ -156,7 +156,7 @@ def test_same_seed_and_actions_same_episode_and_nothing_recompiles(env4):
     other = play(env4, policy(0), [15, 16, 17, 18], 1)
     assert not np.array_equal(first[0][0]["state"], other[0][0]["state"])
     assert len({state.tobytes() for state in first[0][0]["state"]}) == 4  # each copy its own battle
-    assert env4._engine.step._cache_size() == env4._engine.reset._cache_size() == 1
+    assert env4.compiled.step._cache_size() == env4.compiled.reset._cache_size() == 1
 
 
 def test_t_env_is_ignored_and_unseeded_resets_differ(env4):
@@ -190,7 +190,7 @@ def test_reset_mask_leaves_the_others(env4):
     before = play(env4, attack, [0, 1, 2, 3], 10)[-1][0]
     mask = np.array([False, True, False, True])
     after, _ = env4.reset(seed=[None, 11, None, 13], options={"reset_mask": mask})
-    fresh = SmaxVectorEnv(SmaxSettings(), 4).reset(seed=[10, 11, 12, 13])[0]
+    fresh = SmaxEnv.make_vector(SmaxSettings(), 4).reset(seed=[10, 11, 12, 13])[0]
     for key in before:
         np.testing.assert_array_equal(after[key][~mask], before[key][~mask])
         np.testing.assert_array_equal(after[key][mask], fresh[key][mask])
@@ -376,7 +376,7 @@ def test_settings_take_effect():
 )
 def test_more_settings_take_effect(kwargs):
     def states(settings):
-        env = SmaxVectorEnv(settings, 4)
+        env = SmaxEnv.make_vector(settings, 4)
         return np.stack([step[0]["state"] for step in play(env, attack, [0, 1, 2, 3], 40)])
 
     assert not np.array_equal(states(SmaxSettings(**kwargs)), states(SmaxSettings()))
@@ -398,7 +398,7 @@ def test_walls_kill_or_not():
 @pytest.mark.slow
 @pytest.mark.parametrize(("map_name", "observation_type"), [*((name, "unit_list") for name in MAPS), ("3m", "conic")])
 def test_all_scenarios(map_name, observation_type):
-    env = SmaxVectorEnv(SmaxSettings(map_name=map_name, observation_type=observation_type), 2)
+    env = SmaxEnv.make_vector(SmaxSettings(map_name=map_name, observation_type=observation_type), 2)
     rng = np.random.default_rng(0)
     for observation, reward, *_ in play(env, lambda o: random_actions(rng, o), 0, 5)[1:]:
         assert observation in env.observation_space
