@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Each test process starts others of its own.
 CORES := $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 
-.PHONY: setup train reproduce-s2q-matrix reproduce-s2q-exploration football omniboard test test-fast test-omniboard lint bench clean
+.PHONY: setup train reproduce-s2q-matrix reproduce-s2q-exploration football omniboard test test-fast test-omniboard lint docs bench clean
 
 setup: .venv/installed
 
@@ -59,6 +59,10 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, in build/site; open index.html there. A link that leads nowhere is an error.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: setup
 	$(BIN)/python benchmarks/training_step.py

@@ -48,7 +48,8 @@ class RayVectorEnv(SupervisedVectorEnv):
 
     Args:
         ray: the module, connected.
-        env_class, settings: picklable; the class is imported on the other machines.
+        env_class: class of the environment, picklable; it is imported on the other machines.
+        settings: of the environment, picklable.
         n: copies.
         s: timeouts, and how many copies and CPUs a group has.
     """

@@ -60,7 +60,8 @@ class Pool:
 
     Args:
         ray: the module, connected.
-        cpus, gpus: what Ray sets aside for each run.
+        cpus: CPUs that Ray sets aside for each run.
+        gpus: GPUs that Ray sets aside for each run.
         at_once: most runs at a time; 0 for as many as there is room for.
         retries: how often in a row a run may fail without having come further, and be started again.
     """

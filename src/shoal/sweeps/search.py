@@ -110,7 +110,8 @@ class Search:
 
     Args:
         folder: the sweep's.
-        settings, space: what to search.
+        settings: how to search.
+        space: what to search.
         jobs_of: makes a trial's jobs from its settings and its tag; all of one algorithm.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Recorded runs as tables, figures and a report."""

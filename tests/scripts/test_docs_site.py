@@ -1,0 +1,58 @@
+"""The texts link to what exists, in the repository and on the site."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("mkdocs", reason="requirements-dev.txt installs mkdocs")
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]
+
+
+@pytest.fixture(scope="module")
+def site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_site", ROOT / "scripts" / "docs_site.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_the_repository_leads_to_a_file(text: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text.read_text())
+    lost = [link for link in links if "://" not in link and not (text.parent / link).exists()]
+    assert not lost
+
+
+@pytest.mark.parametrize(
+    ("source", "here", "written", "link"),
+    [
+        ("README.md", "index.md", "docs/results.md#sisl", "results.md#sisl"),
+        ("README.md", "index.md", "CONTRIBUTING.md", "contributing.md"),
+        ("docs/recording.md", "recording.md", "../results/README.md", "results_folder.md"),
+        ("results/README.md", "results_folder.md", "../docs/recording.md#mongodb", "recording.md#mongodb"),
+        ("docs/lan.md", "lan.md", "sisl.md", "sisl.md"),
+    ],
+)
+def test_links_are_rewritten_for_the_site(site: ModuleType, source: str, here: str, written: str, link: str) -> None:
+    text = re.sub(site.LINK, lambda match: site._link(match, source, here), f"[a]({written})")
+    assert text == f"[a]({link})"
+
+
+def test_the_settings_page_has_every_setting_of_every_component(site: ModuleType) -> None:
+    page = site.settings_page()
+    assert "### `learner=s2q_learner`" in page
+    assert "| `suppress_floor` |" in page
+    assert re.search(r"\| `env` \| text \| needed \|", page)
+
+
+def test_every_part_of_the_package_has_an_api_page_in_the_navigation(site: ModuleType) -> None:
+    pages = site.api_pages()
+    assert "::: shoal.learners.s2q" in pages["reference/api_learners.md"]
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    assert not [page for page in pages if page not in navigation]
