@@ -29,8 +29,10 @@ from typing import Any
 import gymnasium
 import psutil
 
-from shoal.analysis.records import RecordedRun, joined, read_run
+from shoal.analysis.records import RecordedRun
+from shoal.analysis.starts import joined
 from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
+from shoal.recording.reader import read_record
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
@@ -161,11 +163,11 @@ class Soaked:
         records = []
         for path in (self.folder / "results" / "sacred").glob("*/run.json"):
             try:
-                records.append(read_run(path.parent))
+                records.append(read_record(path.parent))
             except UserError:  # killed before it had written what it is
                 continue
         assert self.models is not None
-        (run,) = (run for run in joined(records) if Path(run.model_dir).name == self.models.name)
+        (run,) = (run for run in joined(records) if Path(run.records[-1].model_dir).name == self.models.name)
         assert run.status == "COMPLETED", run.status
         return run
 

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "sweeps": {"cli", "analysis", "experiment", "recording", "config", "utils"},
     "registry": {"utils"},
-    "config": {"registry", "utils"},
+    "config": {"registry", "recording", "utils"},
     "experiment": {
         "config",
         "registry",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
-from shoal.analysis.records import read_runs
+from shoal.analysis.starts import read_runs
 from shoal.experiment import Experiment
 from shoal.recording.logger import Logger
 from shoal.recording.series import read_series

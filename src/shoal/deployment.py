@@ -10,6 +10,7 @@ from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
+from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
@@ -43,7 +44,7 @@ def main(args: list[str], trusted: bool = False) -> int:
         print(HELP)
         return 0
     source, out, step = _parse(args)
-    file = checkpoints.find(checkpoints.recorded_models(source), step)
+    file = checkpoints.find(checkpoints_of(source), step)
     content = checkpoints.require_run(checkpoints.load(file), file)
     trust.check(content, file, trusted, skip=_NOT_THE_TEAM)
     team = export(content, file)

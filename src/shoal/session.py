@@ -23,6 +23,7 @@ from shoal.recording.heartbeats import beat, flush_record
 from shoal.recording.logger import Logger
 from shoal.recording.mongo_observer import MongoMirror
 from shoal.recording.provenance import git_commit
+from shoal.recording.reader import MODEL_DIR_FILE, checkpoints_of
 from shoal.recording.run_folder import RunFolder, uid_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
@@ -121,7 +122,7 @@ class Session:
             run.add_artifact(str(settings_file))
             if s.save_model:
                 run.info["model_dir"] = str(self.model_dir)
-                (self.run_dir / checkpoints.MODEL_DIR_FILE).write_text(f"{self.model_dir.resolve()}\n")
+                (self.run_dir / MODEL_DIR_FILE).write_text(f"{self.model_dir.resolve()}\n")
         except OSError as error:
             raise UserError(
                 f"The record in {self.run_dir} cannot be written ({error.strerror}): free some space."
@@ -165,7 +166,7 @@ class Session:
 def _model_dir(s: ExperimentSettings) -> Path:
     """The run's folder of checkpoints: that of the run which goes on, or a new one for it alone."""
     if s.resume:
-        model_dir = checkpoints.recorded_models(Path(s.resume))
+        model_dir = checkpoints_of(Path(s.resume))
         return model_dir.parent if model_dir.is_file() else model_dir
     token = f"{s.name}_{s.env}_seed{s.seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     model_dir = Path(s.local_results_path) / "models" / token

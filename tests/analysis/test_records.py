@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from analysis.record import record
-from shoal.analysis.records import RecordedRun, by_label, curves_of, mean_curve, read_run, read_runs
+from shoal.analysis.records import RecordedRun, read_run
+from shoal.analysis.seeds import by_label, curves_of, mean_curve
+from shoal.analysis.starts import read_runs
 from shoal.utils.errors import UserError
 
 
@@ -116,7 +118,7 @@ def test_records_without_a_model_folder_stay_apart(tmp_path):
 def test_a_run_says_how_and_when_it_ended(tmp_path):
     run = read_run(record(tmp_path / "7", {"loss_td": ([0, 100], [1, 1])}, status="FAILED", steps_per_second=5))
     assert (run.id, run.status, run.seconds) == ("7", "FAILED", 20.0)
-    assert run.parts[0].failure == "ValueError: too bad"
+    assert run.failure == "ValueError: too bad"
     assert run.clock["loss_td"].tolist() == [0.0, 20.0]
 
 

@@ -9,8 +9,10 @@ import pytest
 from analysis.record import record
 from runners.launch import in_process
 from shoal.analysis.__main__ import main
-from shoal.analysis.sources import gather, runs_in
+from shoal.analysis.records import run_from
+from shoal.analysis.sources import gather
 from shoal.recording import mongo
+from shoal.recording.reader import records_in
 from shoal.utils.errors import UserError
 
 TESTS = {"test_return_mean": ([0, 10], [0.0, 1.0])}
@@ -86,7 +88,7 @@ def test_runs_of_a_database_are_runs_like_others():
             values = [float(_id)] * len(steps)
             metric = {"run_id": _id, "name": "test_return_mean", "steps": steps, "values": values, "timestamps": stamps}
             database.metrics.insert_one(metric)
-    runs = runs_in(database.runs, database.metrics, "host:1:db")
+    runs = [run_from(record) for record in records_in(database.runs, database.metrics, "host:1:db")]
     assert [(run.id, run.status, run.host) for run in runs] == [
         ("4", "INTERRUPTED", "h"),
         ("12", "COMPLETED", "h"),
@@ -103,8 +105,8 @@ def test_runs_of_one_number_in_two_collections_have_their_own_metrics():
         collection.insert_one({"_id": 1, "config": {}, "status": "COMPLETED", "meta": {"uid": uid}})
         points = {"steps": [0], "values": [float(ord(uid))], "timestamps": [datetime(2026, 1, 1)]}
         database.metrics.insert_one({"run_id": 1, "name": "m", "uid": uid, **points})
-    (run,) = runs_in(database.others, database.metrics, "host:1:db.others")
-    assert run.metrics["m"][1].tolist() == [float(ord("b"))]
+    (record_of_b,) = records_in(database.others, database.metrics, "host:1:db.others")
+    assert record_of_b.series["m"]["values"] == [float(ord("b"))]
 
 
 def test_a_run_in_files_and_in_a_database_is_one_run_and_the_same(shared_mongo, tmp_path):

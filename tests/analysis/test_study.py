@@ -8,7 +8,8 @@ import pytest
 from analysis.record import record
 from shoal.analysis.comparison import compare
 from shoal.analysis.methods import name_algorithms
-from shoal.analysis.records import read_run, read_runs
+from shoal.analysis.records import read_run
+from shoal.analysis.starts import read_runs
 from shoal.analysis.study import study
 from shoal.utils.errors import UserError
 

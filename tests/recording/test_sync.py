@@ -10,7 +10,7 @@ import yaml
 
 from runners.launch import curves, in_process, read_json, start, wait_until
 from shoal.cli import main
-from shoal.recording import sync
+from shoal.recording import reader
 from shoal.recording.mongo import connect
 from shoal.recording.mongo_address import MONGO_VARIABLE
 from utils.mongo_server import MongoServer, contents, points
@@ -131,7 +131,7 @@ def test_a_run_that_was_killed(own_mongo, tmp_path, held, monkeypatch, capsys):
     target = ["-m", own_mongo.target("shoal")]
     assert main(["src/main.py", "sync", str(folder), *target]) == 1
     assert "still running" in capsys.readouterr().err
-    monkeypatch.setattr(sync, "ALIVE", timedelta(0))
+    monkeypatch.setattr(reader, "SILENCE", timedelta(0))
     assert main(["src/main.py", "sync", str(folder), *target]) == 0
     document, stored = assert_whole(folder, own_mongo.database("shoal"))
     assert document["status"] == "RUNNING"
@@ -150,7 +150,7 @@ def test_a_file_record_that_was_cut_short_takes_nothing_from_mongodb(shared_mong
     series = read_json(tmp_path / RUN / "metrics.json")
     short = {name: {key: values[:1] for key, values in one.items()} for name, one in series.items()}
     (tmp_path / RUN / "metrics.json").write_text(json.dumps(short))
-    monkeypatch.setattr(sync, "ALIVE", timedelta(0))
+    monkeypatch.setattr(reader, "SILENCE", timedelta(0))
     assert main(["src/main.py", "sync", str(tmp_path / RUN), "-m", target]) == 0
     assert contents(shared_mongo.database("cut_short")) == whole
 
@@ -188,7 +188,7 @@ def test_many_runs_those_that_cannot_be_read_named(shared_mongo, tmp_path, capsy
     told = capsys.readouterr()
     assert "2 of 4 runs are in MongoDB" in told.out
     assert [line.startswith("error: ") for line in told.err.splitlines()] == [True, True]
-    assert "3/run.json cannot be read" in told.err
+    assert "3 is not a recorded run: run.json cannot be read" in told.err
     assert "4 is not a run that sacred has recorded" in told.err
     database = shared_mongo.database("many")
     assert database.runs.count_documents({}) == 2

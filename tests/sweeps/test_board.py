@@ -23,6 +23,7 @@ def jobs(tmp_path):
     path = jobs[1].folder.path / "sacred" / "1"
     path.mkdir(parents=True)
     (path / "run.json").write_text("{}")
+    (path / "config.json").write_text("{}")
     metrics = {"test_battle_won_mean": (100, 0.25), "test_return_mean": (100, 7.0), "episode": (150, 3.0)}
     (path / "metrics.json").write_text(
         json.dumps(

@@ -156,7 +156,7 @@ def test_records_whose_numbers_come_from_a_mongodb_are_read_in_the_order_of_time
     first = record(folder, 137, run, "RUNNING", metrics={"test_return_mean": [(0, 1.0)]}, hour=1)
     second = record(folder, 1, run, "FAILED", metrics={"test_return_mean": [(10, 2.0)]}, hour=2)
     last = record(folder, "1-2", run, metrics={"test_return_mean": [(20, 3.0)]}, hour=3)
-    assert folder.records() == [first, second, last]
+    assert [one.folder for one in folder.records()] == [first, second, last]
     assert folder.finished(run) == last
     assert folder.series(last, "test_return_mean") == [1.0, 2.0, 3.0]
 

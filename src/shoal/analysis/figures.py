@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from shoal.analysis.records import Curve, mean_curve
+from shoal.analysis.records import Curve
+from shoal.analysis.seeds import mean_curve
 from shoal.utils.errors import UserError
 from shoal.utils.extras import needed_for
 

@@ -146,9 +146,10 @@ def failures_table(study: Study) -> pd.DataFrame:
     for k, run in enumerate(study.runs):
         reason = reasons.get(id(run), "")
         if reason or run.status != "COMPLETED":
-            error = next((part.failure for part in reversed(run.parts) if part.failure), "")
             row = {"run": run.id, "algorithm": study.names[k], "map": run.task, "seed": run.config.get("seed")}
-            rows.append(row | {"status": run.status, "what": reason or "counts all the same", "error": error or None})
+            rows.append(
+                row | {"status": run.status, "what": reason or "counts all the same", "error": run.failure or None}
+            )
     return pd.DataFrame(rows)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shoal.analysis.records import RecordedRun, joined, make_run, read_records
+from shoal.analysis.records import RecordedRun, read_records
+from shoal.analysis.starts import joined
 from shoal.recording import mongo
 from shoal.recording.mongo_address import MONGO_VARIABLE
+from shoal.recording.reader import Record, records_in
 from shoal.utils.errors import UserError
 
 _ADDRESS = re.compile(r"mongodb(\+srv)?://|[^/:\s]+:\d+(:|$)")
@@ -27,7 +29,7 @@ def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRu
         UserError: a source does not exist or cannot be read, or no run is left.
     """
     found = [one for source in sources for one in _find(source)]
-    read = {run.folder: run for run in read_records([one for one in found if isinstance(one, Path)])}
+    read = {record.folder: record for record in read_records([one for one in found if isinstance(one, Path)])}
     records = [read.get(one) if isinstance(one, Path) else one for one in found]
     runs = joined(_once([record for record in records if record is not None]))
     if not runs:
@@ -45,12 +47,12 @@ def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRu
     return runs
 
 
-def _once(records: list[RecordedRun]) -> list[RecordedRun]:
+def _once(records: Sequence[Record]) -> list[Record]:
     """The records without those of runs that were read already, from files and MongoDB both."""
     seen: set[str] = set()
     kept = []
     for record in records:
-        mark = record.parts[0].uid or str(record.folder.resolve())
+        mark = record.uid or str(record.folder.resolve())
         if mark not in seen:
             kept.append(record)
         seen.add(mark)
@@ -63,8 +65,8 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "env_args"} | nested
 
 
-def _find(source: str) -> Sequence[Path | RecordedRun]:
-    """Folders of records, or the runs of a database."""
+def _find(source: str) -> Sequence[Path | Record]:
+    """Folders of records, or the records of a database."""
     path = Path(source)
     if path.is_dir():
         return _folders_in(path)
@@ -92,36 +94,15 @@ def _natural(name: str) -> tuple[int, str]:
     return int(digits[0]) if digits and digits[0] else 0, name
 
 
-def _read_mongo(target: str) -> list[RecordedRun]:
+def _read_mongo(target: str) -> list[Record]:
     from pymongo.errors import PyMongoError
 
     database = mongo.connect(target)
     if not mongo.check(database):
         raise UserError(f"MongoDB at {database.shown} does not answer: start it, or read the file records instead.")
     try:
-        return runs_in(database.runs, database.metrics, database.shown)
+        return records_in(database.runs, database.metrics, database.shown)
     except PyMongoError as error:  # its text may quote a password
         raise UserError(
             f"MongoDB at {database.shown} stopped answering ({type(error).__name__}): try again, or read the files."
         ) from None
-
-
-def runs_in(runs: Any, metrics: Any, shown: str) -> list[RecordedRun]:
-    """The runs of a database in sacred's layout.
-
-    Args:
-        runs: its collection of runs.
-        metrics: its collection of metrics.
-        shown: the address without secrets.
-    """
-    series: dict[Any, dict[str, Any]] = {}
-    for metric in metrics.find():  # runs of two collections share the metrics: a mark tells apart those of one number
-        series.setdefault((metric["run_id"], metric.get("uid")), {})[metric["name"]] = metric
-    found = []
-    for entry in runs.find(sort=[("_id", 1)]):
-        number = entry["_id"]
-        recorded = series.get((number, None), {}) | series.get((number, entry.get("meta", {}).get("uid")), {})
-        found.append(
-            make_run(Path(shown) / str(number), entry.get("config", {}), recorded, entry, entry.get("info", {}))
-        )
-    return found

@@ -9,6 +9,7 @@ from shoal import registry
 from shoal.config import files, trust
 from shoal.config.settings import declared_by
 from shoal.declare import PathText, checked
+from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
@@ -36,7 +37,7 @@ def raw_config(
     if updates.get("resume"):
         content: dict[str, Any] | None
         file, content = checkpoints.load_for_resume(
-            checkpoints.recorded_models(_path("resume", updates)),
+            checkpoints_of(_path("resume", updates)),
             _load_step(updates),
             warn=lambda text: print(f"warning: {text}", file=sys.stderr),
         )
@@ -63,7 +64,7 @@ def raw_config(
     config, sources = files.overlay(layers)
     content = None
     if config.get("checkpoint_path"):
-        file = checkpoints.find(checkpoints.recorded_models(_path("checkpoint_path", config)), _load_step(config))
+        file = checkpoints.find(checkpoints_of(_path("checkpoint_path", config)), _load_step(config))
         content = checkpoints.require_run(checkpoints.load(file), file)
     return config, sources, content, files.notes(layers)
 

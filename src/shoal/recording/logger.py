@@ -28,7 +28,7 @@ class Logger:
         run: The sacred run, or None to leave sacred out.
         console: Where `info` and `warning` speak.
         tensorboard_dir: Folder of the TensorBoard event file, made if missing; None for no TensorBoard.
-        flush: Brings what sacred has been told to the disk (see `shoal.recording.run_folder.beat`).
+        flush: Brings what sacred has been told to the disk (see `shoal.recording.heartbeats.beat`).
 
     Raises:
         UserError: tensorboardX is not installed, or `tensorboard_dir` cannot be written to.

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import uuid
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from shoal.recording.mongo import Database, check, connect
 from shoal.recording.mongo_address import MONGO_VARIABLE, redact
 from shoal.recording.mongo_run import FORMAT, Entry, MongoRun
 from shoal.recording.plain import plain
-from shoal.recording.series import SERIES_FILE, Series, read_series
-from shoal.utils.checkpoint import BEST, MODEL_DIR_FILE
+from shoal.recording.reader import RUN_FILE, Record, model_dir_of, moment, read_record
+from shoal.utils.checkpoint import BEST
 from shoal.utils.errors import UserError
 
 HELP = f"""Brings recorded runs to MongoDB: those made while it was away, cut short by its end, or recorded elsewhere.
@@ -27,9 +27,6 @@ HELP = f"""Brings recorded runs to MongoDB: those made while it was away, cut sh
 
 What the database has already is left alone: a run that was partly sent is completed, one that is whole stays as it is.
 """
-
-ALIVE = timedelta(minutes=2)
-"""A run whose last heartbeat is older than this has ended, whatever its record says (Omniboard counts the same way)."""
 
 
 def main(args: list[str]) -> int:
@@ -76,9 +73,9 @@ def _parse(args: list[str]) -> tuple[list[Path], str | None]:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    if (folder / "run.json").is_file() or not folder.is_dir():
+    if (folder / RUN_FILE).is_file() or not folder.is_dir():
         return [folder]
-    inside = sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: (len(run.name), run.name))
+    inside = sorted((path.parent for path in folder.glob(f"*/{RUN_FILE}")), key=lambda run: (len(run.name), run.name))
     return inside or [folder]
 
 
@@ -119,83 +116,69 @@ def read_entry(folder: Path) -> Entry:
     Raises:
         UserError: there is no readable record, or its run goes on.
     """
-    record, config = _json(folder, "run.json"), _json(folder, "config.json")
+    record = read_record(folder, strict=True)
+    if record.status == "RUNNING":
+        raise UserError(f"{folder} is still running, or was two minutes ago: sync it when it has ended.")
     try:
-        started, heartbeat = _moment(record.get("start_time")), _moment(record.get("heartbeat"))
-        latest = heartbeat or started
-        if record["status"] == "RUNNING" and latest and datetime.now(UTC).replace(tzinfo=None) - latest < ALIVE:
-            raise UserError(f"{folder} is still running, or was two minutes ago: sync it when it has ended.")
-        meta = dict(record["meta"])
-        if "uid" not in meta:  # a record of before, or of another program: what tells it from others marks it
-            mark = json.dumps([record["host"], record.get("start_time"), config], sort_keys=True)
-            meta["uid"] = uuid.uuid5(uuid.NAMESPACE_OID, mark).hex
-        experiment = record["experiment"]
-        document = {
-            "experiment": plain(experiment),
-            "format": FORMAT,
-            "command": record["command"],
-            "host": plain(record["host"]),
-            "config": plain(config),
-            "meta": plain(meta),
-            "status": record["status"],
-            "captured_out": bounded_output(_text(folder / "cout.txt")),
-            "info": plain(_json(folder, "info.json", {})),
-            "result": plain(record.get("result")),
-            "heartbeat": heartbeat,
-            "start_time": started,
-            "stop_time": _moment(record.get("stop_time")),
-            "fail_trace": record.get("fail_trace"),
-        }
-        return Entry(
-            {key: value for key, value in document.items() if value is not None or key in ("heartbeat", "result")},
-            {name: _series(series) for name, series in _metrics(folder).items()},
-            _artifacts(folder, record.get("artifacts", [])),
-            [(name, folder.parent / stored) for name, stored in experiment.get("sources", [])],
-            [(name, Path(stored)) for name, stored in record.get("resources", [])],
-        )
+        return _entry(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder} is not a run that sacred has recorded ({type(error).__name__}: {error}).") from error
 
 
-def _json(folder: Path, name: str, missing: Any = None) -> Any:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if missing is not None:
-            return missing
-        raise UserError(f"{folder} is not a recorded run: it has no {name}.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / name} cannot be read ({error}).") from error
+def _entry(record: Record) -> Entry:
+    folder, entry = record.folder, record.entry
+    experiment = entry["experiment"]
+    document = {
+        "experiment": plain(experiment),
+        "format": FORMAT,
+        "command": entry["command"],
+        "host": plain(entry["host"]),
+        "config": plain(record.config),
+        "meta": plain(_marked(record)),
+        "status": entry["status"],
+        "captured_out": bounded_output(_text(folder / "cout.txt")),
+        "info": plain(record.info),
+        "result": plain(entry.get("result")),
+        "heartbeat": record.heartbeat,
+        "start_time": record.started,
+        "stop_time": record.stopped,
+        "fail_trace": entry.get("fail_trace"),
+    }
+    return Entry(
+        {key: value for key, value in document.items() if value is not None or key in ("heartbeat", "result")},
+        {name: _series(series) for name, series in record.series.items()},
+        _artifacts(folder, entry.get("artifacts", [])),
+        [(name, folder.parent / stored) for name, stored in experiment.get("sources", [])],
+        [(name, Path(stored)) for name, stored in entry.get("resources", [])],
+    )
 
 
-def _metrics(folder: Path) -> Series:
-    try:
-        return read_series(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / SERIES_FILE} cannot be read ({error}).") from error
+def _marked(record: Record) -> dict[str, Any]:
+    """Its `meta`, with a mark; an old record, or one of another program, is marked by what tells it from others."""
+    meta = dict(record.entry["meta"])
+    if "uid" not in meta:
+        mark = json.dumps([record.entry["host"], record.entry.get("start_time"), record.config], sort_keys=True)
+        meta["uid"] = uuid.uuid5(uuid.NAMESPACE_OID, mark).hex
+    return meta
 
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
-
-def _series(recorded: dict[str, Any]) -> dict[str, list[Any]]:
+def _series(recorded: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {
         "steps": plain(recorded["steps"]),
         "values": plain(recorded["values"]),
-        "timestamps": [_moment(text) for text in recorded["timestamps"]],
+        "timestamps": [moment(text) for text in recorded["timestamps"]],
     }
 
 
 def _artifacts(folder: Path, names: list[str]) -> dict[str, Path]:
     """Those of the record, and the best checkpoint of a run that was killed before it could record it."""
     found = {name: folder / name for name in names}
-    note = folder / MODEL_DIR_FILE
-    best = Path(note.read_text().strip()) / BEST if note.is_file() else None
+    models = model_dir_of(folder)
+    best = None if models is None else models / BEST
     if best is not None and best.is_file():
         found.setdefault(BEST, best)
     return found

@@ -25,6 +25,7 @@ from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger
+from shoal.recording.reader import checkpoints_of
 from shoal.reproduce.codebook import frame, pairs_of, panels
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
@@ -40,7 +41,7 @@ def play(path: Path, episodes: int, trusted: bool = False) -> list[np.ndarray]:
     Raises:
         UserError: there is no checkpoint, or its actions are not vectors.
     """
-    file = checkpoints.find(checkpoints.recorded_models(path))
+    file = checkpoints.find(checkpoints_of(path))
     content = checkpoints.require_run(checkpoints.load(file), file)
     trust.check(content, file, trusted)
     changes = {"evaluate": True, "checkpoint_path": str(file), "load_step": 0, "resume": "", "save_replay": False}

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
-from shoal.analysis.records import RecordedRun, by_label, curves_of, read_runs
+from shoal.analysis.records import RecordedRun
+from shoal.analysis.seeds import by_label, curves_of
+from shoal.analysis.starts import read_runs
 from shoal.analysis.wins import with_all_wins
 from shoal.recording import metric_names
 from shoal.utils.errors import UserError

@@ -20,6 +20,7 @@ import numpy as np
 
 from shoal.analysis import tables
 from shoal.analysis.figures import pyplot, save_arrays, save_figure
+from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
@@ -57,7 +58,7 @@ def read_slots(path: Path) -> Slots:
     Raises:
         UserError: there is no checkpoint, or no codebook in it.
     """
-    file = checkpoints.find(checkpoints.recorded_models(path))
+    file = checkpoints.find(checkpoints_of(path))
     content = checkpoints.require_run(checkpoints.load(file), file)
     learner = content["learner"]
     if PREFIX + "position" not in learner:

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
-from shoal.analysis.records import RecordedRun, by_label, curves_of, mean_curve, read_runs
+from shoal.analysis.records import RecordedRun
+from shoal.analysis.seeds import by_label, curves_of, mean_curve
+from shoal.analysis.starts import read_runs
 from shoal.analysis.wins import with_all_wins
 from shoal.recording import metric_names
 from shoal.utils.errors import UserError

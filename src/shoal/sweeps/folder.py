@@ -1,17 +1,18 @@
 """What a sweep's runs leave on disk, and what follows from it: finished, to go on with, or to start."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from shoal.analysis.records import RecordedRun, in_order, joined, number, read_run
-from shoal.recording.series import Series, read_series
+from shoal.analysis.records import RecordedRun, number
+from shoal.analysis.starts import in_order, joined
+from shoal.recording.reader import RUN_FILE, Record, read_record
 from shoal.sweeps.plan import PlannedRun
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
@@ -51,31 +52,32 @@ class RunFolder:
         """What all its starts printed."""
         return self.path / OUTPUT_FILE
 
-    def records(self) -> list[Path]:
-        """Its sacred records, the oldest first."""
+    def records(self) -> list[Record]:
+        """The records of its starts, without their metrics, the oldest first; those that are damaged are left out."""
+        found = [path.parent for path in (self.path / "sacred").glob(f"*/{RUN_FILE}")]
+        read = [record for folder in found if (record := _read(folder, with_series=False)) is not None]
         # By time, not by number: numbers come from a MongoDB when it is there.
-        found = [path.parent for path in (self.path / "sacred").glob("*/run.json")]
-        return sorted(found, key=lambda path: (_read_json(path / "run.json").get("start_time") or "", path.name))
+        return sorted(read, key=lambda record: (record.started or datetime.min, record.id))
 
     def finished(self, run: PlannedRun) -> Path | None:
         """The record of a completed run with the very settings of ``run``."""
         for record in reversed(self.records()):
-            status = _read_json(record / "run.json").get("status")
-            if status == "COMPLETED" and run.is_same(_read_json(record / "config.json")):
-                return record
+            if record.status == "COMPLETED" and run.is_same(record.config):
+                return record.folder
         return None
 
     def chain(self, record: Path) -> list[Path]:
         """The records that make up the run which ended in ``record``: those of the starts that it goes on from."""
-        return [run.folder for run in self._starts(record)] or [record]
+        return [start.folder for start in self._starts(record)] or [record]
 
-    def _starts(self, record: Path) -> list[RecordedRun]:
-        """The starts up to the one that ended in ``record``, without those whose record is damaged."""
-        models = _models_of(record)
-        same = [one for one in self.records() if one == record or (models and _models_of(one) == models)]
-        ordered = in_order([run for one in same if (run := _read(one)) is not None])
-        folders = [run.folder for run in ordered]
-        return ordered[: folders.index(record) + 1] if record in folders else []
+    def _starts(self, last: Path) -> list[Record]:
+        """The starts up to the one that ended in ``last``, without those whose record is damaged."""
+        records = self.records()
+        run = next((record.run for record in records if record.folder == last), None)
+        same = [_read(record.folder) for record in records if record.run == run]
+        starts = in_order([record for record in same if record is not None])
+        folders = [start.folder for start in starts]
+        return starts[: folders.index(last) + 1] if last in folders else []
 
     def whole(self, record: Path) -> RecordedRun | None:
         """The run that ended in ``record``, its starts put together; None where that record cannot be read."""
@@ -97,10 +99,11 @@ class RunFolder:
     def seen(self) -> Seen:
         """How far the newest start is; at least as far as the checkpoint that it goes on from."""
         saved, records = max(0, self.last_step()), self.records()
-        if not records:
+        newest = _read(records[-1].folder) if records else None
+        if newest is None:
             return Seen(saved)
-        series = {k: s for k, s in _metrics(records[-1]).items() if s.get("steps")}
-        metrics = {k: (int(s["steps"][-1]), number(s["values"][-1])) for k, s in series.items()}
+        series = {name: one for name, one in newest.series.items() if one["steps"]}
+        metrics = {name: (int(one["steps"][-1]), number(one["values"][-1])) for name, one in series.items()}
         return Seen(max((saved, *(step for step, _ in metrics.values()))), metrics)
 
     def series(self, record: Path, metric: str) -> list[float]:
@@ -119,31 +122,11 @@ class RunFolder:
         return (errors or lines or [""])[-1]
 
 
-def _models_of(record: Path) -> str:
-    """The name of a record's folder of checkpoints; a sweep may be continued by another path."""
-    return Path(_read_json(record / "info.json").get("model_dir", "")).name
-
-
-def _read(record: Path) -> RecordedRun | None:
+def _read(record: Path, with_series: bool = True) -> Record | None:
     try:
-        return read_run(record)
+        return read_record(record, with_series)
     except UserError:
         return None
-
-
-def _metrics(record: Path) -> Series:
-    try:
-        return read_series(record)
-    except (OSError, ValueError):
-        return {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 class SweepFolder:

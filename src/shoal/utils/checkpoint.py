@@ -31,8 +31,6 @@ NETWORKS = ("learner", "best", "networks")
 """Parts of a checkpoint, or of an exported team, whose numbers must all be finite."""
 RUN = ("config", "learner", "runner", "progress", "buffer", "random")
 """Parts of the checkpoint of a run; an exported team lacks most of them."""
-MODEL_DIR_FILE = "model_dir.txt"
-"""In a run's record: where its checkpoints are."""
 
 
 def claim(folder: Path) -> Path:
@@ -199,12 +197,6 @@ def find(path: Path, load_step: int = 0) -> Path:
         raise UserError(f"The folder {path} holds no checkpoint ({SUFFIX} file named after its environment step).")
     step = steps[-1] if load_step == 0 else min(steps, key=lambda s: abs(s - load_step))
     return path / f"{step}{SUFFIX}"
-
-
-def recorded_models(path: Path) -> Path:
-    """The folder of checkpoints that belongs to ``path``: itself, or where the recorded run in ``path`` put them."""
-    note = path / MODEL_DIR_FILE
-    return Path(note.read_text().strip()) if note.is_file() else path
 
 
 def load_for_resume(path: Path, load_step: int, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
