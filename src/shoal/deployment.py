@@ -6,21 +6,25 @@ from typing import Any
 
 from shoal.components.spec import TeamSpec
 from shoal.config import trust
+from shoal.config.files import map_of
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
 from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils.atomic import replace_file
 from shoal.utils.errors import UserError
+from shoal.utils.finite import require_finite
 
 HELP = """Writes what is deployed of a checkpoint into a file of its own: the agents' network and what they need to act.
 Mixers, critics, target networks, optimisers and replay memory stay behind.
 
-  python src/main.py export CHECKPOINT [--out FILE] [--load_step STEP]
+  python src/main.py export CHECKPOINT [--onnx] [--out FILE] [--load_step STEP]
 
   CHECKPOINT          a folder of results/models, a .pt file in it, or a recorded run (results/sacred/7)
-  --out FILE          where to (default: team.pt)
+  --onnx              write the team's step as an ONNX model, which plays without torch and Shoal (docs/deployment.md)
+  --out FILE          where to (default: team.pt, or team.onnx)
   --load_step STEP    the checkpoint nearest to this environment step (default: the newest)
 
 In a program:
@@ -43,22 +47,37 @@ def main(args: list[str], trusted: bool = False) -> int:
     if {"-h", "--help"} & set(args):
         print(HELP)
         return 0
-    source, out, step = _parse(args)
+    source, out, step, as_onnx = _parse(args)
     file = checkpoints.find(checkpoints_of(source), step)
     content = checkpoints.require_run(checkpoints.load(file), file)
     trust.check(content, file, trusted, skip=_NOT_THE_TEAM)
-    team = export(content, file)
+    team = deployed(content, file)
     try:
-        checkpoints.write(team, out)
+        if as_onnx:
+            _write_onnx(team, content["config"], file, out)
+        else:
+            checkpoints.write(_packed(team, content), out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}): choose another place with --out.") from error
-    numbers = sum(tensor.numel() for tensor in team["networks"].values())
+    numbers = sum(tensor.numel() for tensor in team.state_dict().values())
     print(f"{out}: the team of {file}, {numbers:,} numbers")
     return 0
 
 
-def _parse(args: list[str]) -> tuple[Path, Path, int]:
-    options, places, rest = {"--out": "team.pt", "--load_step": "0"}, [], list(args)
+def _write_onnx(team: BasicMAC, config: Mapping[str, Any], file: Path, out: Path) -> None:
+    from shoal import onnx_team
+
+    require_finite(team.state_dict(), f"Nothing is written to {out}")
+    about = {"algorithm": config["name"], "env": config["env"], "checkpoint": file.name}
+    map_name = map_of(config["env_args"])
+    model = onnx_team.team_model(team, about | ({"map": str(map_name)} if map_name else {}))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, model)
+
+
+def _parse(args: list[str]) -> tuple[Path, Path, int, bool]:
+    options, places, rest = {"--out": "", "--load_step": "0"}, [], [word for word in args if word != "--onnx"]
+    as_onnx = len(rest) < len(args)
     while rest:
         word, equals, value = rest.pop(0).partition("=")
         if word in options:
@@ -73,7 +92,8 @@ def _parse(args: list[str]) -> tuple[Path, Path, int]:
         raise UserError("export wants one checkpoint: python src/main.py export results/sacred/7 (see export --help).")
     if not options["--load_step"].isdigit():
         raise UserError(f"--load_step {options['--load_step']} is no environment step: give a whole number.")
-    return Path(places[0]), Path(options["--out"]), int(options["--load_step"])
+    out = options["--out"] or ("team.onnx" if as_onnx else "team.pt")
+    return Path(places[0]), Path(out), int(options["--load_step"]), as_onnx
 
 
 def export(content: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -82,12 +102,24 @@ def export(content: dict[str, Any], file: Path) -> dict[str, Any]:
     Raises:
         UserError: it is of a version that did not keep the team's sizes.
     """
+    return _packed(deployed(content, file), content)
+
+
+def _packed(team: BasicMAC, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"team": FORMAT, "config": content["config"], "spec": content["spec"], "networks": team.state_dict()}
+
+
+def deployed(content: dict[str, Any], file: Path) -> BasicMAC:
+    """The team in the checkpoint ``content``, read from ``file``, as it is deployed. On the CPU.
+
+    Raises:
+        UserError: as ``export``.
+    """
     if "spec" not in content:
         raise UserError(f"{file} was written before checkpoints held the team's sizes: resume its run to write anew.")
     learner = _learner(content)
     learner.load_networks(content["learner"])
-    networks = learner.controller.for_execution().state_dict()
-    return {"team": FORMAT, "config": content["config"], "spec": content["spec"], "networks": networks}
+    return learner.controller.for_execution()
 
 
 def _learner(content: dict[str, Any]) -> Learner:

@@ -37,6 +37,8 @@ class BasicMAC(TeamNetwork):
     """Whether actions are vectors, chosen among candidates."""
     reads_state = False
     """Whether ``select_actions`` needs the environment's state beside the observations."""
+    n_draws = 1
+    """Ways that chance may take in ``deployed_actions``; 1 where nothing is left to it."""
 
     def __init__(
         self,
@@ -89,6 +91,22 @@ class BasicMAC(TeamNetwork):
         values, hidden = self.step(step, state)
         actions = self.selector.select(values[0], step.get("avail_actions"), t_env, test_mode)
         return self._acted(actions, hidden)
+
+    def deployed_actions(self, outputs: Tensor, avail_actions: Tensor | None, draw: Tensor) -> Tensor:
+        """The greedy actions, as ``select_actions`` takes them in tests that do not explore; free of random numbers.
+
+        Args:
+            outputs: of the network, ``[M, B, N, A]``.
+            avail_actions: bool ``[B, N, A]`` where actions are discrete.
+            draw: int64 ``[]``, which of the ``n_draws`` ways chance takes.
+
+        Returns:
+            actions int64 ``[B, N]`` or float ``[B, N, d]``.
+        """
+        if avail_actions is not None:
+            return greedy(outputs[0], avail_actions)
+        actions: Tensor = self.selector.select(outputs[0], None, 0, True)
+        return actions
 
     def _acted(self, actions: Tensor, hidden: Tensor, **extra: Tensor) -> tuple[TensorDict, TensorDict]:
         B = actions.shape[0]

@@ -83,17 +83,24 @@ class MQMAC(VectorMAC):
     ) -> tuple[TensorDict, TensorDict]:
         """See ``BasicMAC.select_actions``. In training, greedy picks count as the slots' usage."""
         outputs, hidden = self.step(step, state)  # [M, B, N, W]
-        slots = self.codebook.actions()  # [N, K, d]
-        values = self.head.table(outputs[0], slots)  # [B, N, K]
-        if test_mode and self.settings.mq_test_exclude_frozen:
-            values = values.masked_fill(~self.codebook.eligible(), -torch.inf)
-        best = values.argmax(-1)  # [B, N]
-        greedy = slots[torch.arange(len(slots), device=slots.device), best]  # [B, N, d]
+        best, greedy = self._pick(outputs, leave_out=test_mode and self.settings.mq_test_exclude_frozen)
         actions = self.selector.select(greedy, None, t_env, test_mode)
         if not test_mode:
             assert isinstance(self.codebook, Codebook), "what executes does not train"
             self.codebook.count(best, (actions == greedy).all(-1))
         return self._acted(actions, hidden)
+
+    def deployed_actions(self, outputs: Tensor, avail_actions: Tensor | None, draw: Tensor) -> Tensor:
+        return self._pick(outputs, self.settings.mq_test_exclude_frozen)[1]
+
+    def _pick(self, outputs: Tensor, leave_out: bool) -> tuple[Tensor, Tensor]:
+        """The best slots and their actions, ``[B, N]`` and ``[B, N, d]``, perhaps without those just placed."""
+        slots = self.codebook.actions()  # [N, K, d]
+        values = self.head.table(outputs[0], slots)  # [B, N, K]
+        if leave_out:
+            values = values.masked_fill(~self.codebook.eligible(), -torch.inf)
+        best = values.argmax(-1)  # [B, N]
+        return best, slots[torch.arange(len(slots), device=slots.device), best]
 
     def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
         return self.head(outputs, actions)

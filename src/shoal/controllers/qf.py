@@ -51,6 +51,7 @@ class QFMAC(VectorMAC):
         super().__init__(settings, spec, make, output_dim=basis.n_terms)
         self.basis = basis
         self.n_samples, self.n_test_samples = settings.qf_samples, settings.qf_test_samples
+        self.n_draws = settings.qf_pool - settings.qf_test_samples + 1
         self.register_buffer("pool_seed", torch.randint(2**62, ()))
         self.register_buffer("pool", torch.empty(settings.qf_pool, spec.n_actions), persistent=False)
         self.register_buffer("features", torch.empty(settings.qf_pool, basis.n_terms), persistent=False)
@@ -82,6 +83,12 @@ class QFMAC(VectorMAC):
             best = self.pool[here][self._best(outputs[0], here)]  # [B, N, d]
             actions = self.selector.select(best, None, t_env, test_mode)
         return self._acted(actions, hidden)
+
+    def deployed_actions(self, outputs: Tensor, avail_actions: Tensor | None, draw: Tensor) -> Tensor:
+        """See ``BasicMAC.deployed_actions``; ``draw`` is where in the pool the stretch of samples begins."""
+        samples = self.pool[draw + torch.arange(self.n_test_samples)]  # [S, d]
+        best = (outputs[0] @ self.basis(samples).mT).argmax(-1)  # [B, N]
+        return samples[best]
 
     def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
         return (outputs * self.basis(actions)).sum(-1)
