@@ -62,7 +62,7 @@ lint: .venv/installed-dev
 
 # The documentation as a site, in build/site; open index.html there. A link that leads nowhere is an error.
 docs: .venv/installed-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup
 	$(BIN)/python benchmarks/training_step.py

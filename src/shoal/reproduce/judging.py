@@ -21,7 +21,8 @@ def higher(claim: str, ours: str, scores: Mapping[str, np.ndarray], other: str) 
     Args:
         claim: what the paper says.
         scores: label -> scores ``[R]`` or ``[R, M]`` (runs by tasks), higher is better.
-        ours, other: two of the labels.
+        ours: the label that should be higher.
+        other: the one it is compared with.
     """
     from shoal.analysis import intervals
 
