@@ -70,7 +70,18 @@ OLD_DOORS = {
 }
 """Commands under the names that they had before ``reproduce`` was a package; nothing imports them."""
 
-ENTRY_POINTS = {"cli", "onnx_team", "session", "options", "deployment", "doctor", "__init__"}
+ENTRY_POINTS = {
+    "cli",
+    "train_command",
+    "listing",
+    "ending",
+    "onnx_team",
+    "session",
+    "options",
+    "deployment",
+    "doctor",
+    "__init__",
+}
 
 
 def part_of(path: Path) -> str:

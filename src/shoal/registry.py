@@ -6,10 +6,13 @@ the class and give it a line below, or name it by its import path on the command
 ``mixer=my_package.my_module:MyMixer``.
 """
 
+import ast
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 import traceback
+from pathlib import Path
 from typing import Any
 
 from shoal.utils.errors import UserError
@@ -160,5 +163,12 @@ def find(kind: str, name: str) -> type[Any]:
 
 
 def one_line(kind: str, name: str) -> str:
-    """The first line of the component's docstring."""
-    return (find(kind, name).__doc__ or "").strip().partition("\n")[0]
+    """The first line of a registered component's docstring, read from its source: nothing of it is imported."""
+    module_name, _, class_name = COMPONENTS[kind][name].partition(":")
+    source = importlib.util.find_spec(module_name)
+    assert source is not None
+    assert source.origin is not None, module_name
+    for node in ast.parse(Path(source.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    raise AssertionError(f"{module_name} defines no {class_name}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from sacred.arg_parser import get_config_updates
 
 from shoal.config import old_names
 from shoal.declare import shown
@@ -157,6 +156,8 @@ def typed(words: Sequence[str]) -> list[Layer]:
     Raises:
         UserError: they contradict each other, or a file cannot be read.
     """
+    from sacred.arg_parser import get_config_updates
+
     for word in words:
         try:
             get_config_updates([word])

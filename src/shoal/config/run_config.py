@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from shoal import registry
-from shoal.config import files, trust
+from shoal.config import CONFIG_OPTIONS, files, trust
 from shoal.config.settings import declared_by
 from shoal.declare import PathText, checked
 from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
-CONFIG_OPTIONS: dict[str, files.Kind] = {"--config": "algs", "--env-config": "envs"}
-OF_ONE_START = ("checkpoint_path", "load_step", "evaluate", "save_replay")
+OF_ONE_START = ("resume", "checkpoint_path", "load_step", "evaluate", "save_replay")
 """What a checkpoint's run was started with that a run which goes on with it is not."""
 
 
@@ -23,7 +22,8 @@ def raw_config(
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None, list[str]]:
     """The unchecked settings of a run, the source of each, the checkpoint that it starts from, if any, and notes.
 
-    A run that goes on takes its settings from the checkpoint. Elsewhere they are default.yaml, the environment's YAML,
+    A run that goes on takes its settings from the checkpoint, and so does a test of a checkpoint (``evaluate``) for
+    which no YAML file is ``chosen``. Elsewhere they are default.yaml, the environment's YAML,
     the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
     ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
     """
@@ -42,14 +42,19 @@ def raw_config(
             warn=lambda text: print(f"warning: {text}", file=sys.stderr),
         )
         trust.check(content, file, trusted, given=named)
-        if not isinstance(content.get("config"), Mapping) or not {"env", "env_args"} <= content["config"].keys():
-            raise UserError(f"{file} does not say with which settings its run was made: it cannot be resumed.")
-        recorded = {key: value for key, value in content["config"].items() if key not in OF_ONE_START}
+        recorded = _recorded(content, file, "resumed")
         for option, kind in CONFIG_OPTIONS.items():
             if option in chosen:
                 named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
                 _refuse_other(recorded, named, f"{option}={chosen[option]}")
         layers = [files.Layer("checkpoint", recorded), *given]
+        return *files.overlay(layers), content, files.notes(layers)
+
+    if not chosen and updates.get("checkpoint_path") and updates.get("evaluate"):
+        file = checkpoints.find(checkpoints_of(_path("checkpoint_path", updates)), _load_step(updates))
+        content = checkpoints.require_run(checkpoints.load(file), file)
+        trust.check(content, file, trusted, given=named)
+        layers = [files.Layer("checkpoint", _recorded(content, file, "evaluated")), *given]
         return *files.overlay(layers), content, files.notes(layers)
 
     for option in CONFIG_OPTIONS:
@@ -67,6 +72,14 @@ def raw_config(
         file = checkpoints.find(checkpoints_of(_path("checkpoint_path", config)), _load_step(config))
         content = checkpoints.require_run(checkpoints.load(file), file)
     return config, sources, content, files.notes(layers)
+
+
+def _recorded(content: Mapping[str, Any], file: Path, what: str) -> dict[str, Any]:
+    """The settings in a checkpoint, without those of one start."""
+    config = content.get("config")
+    if not isinstance(config, Mapping) or not {"env", "env_args"} <= config.keys():
+        raise UserError(f"{file} does not say with which settings its run was made: it cannot be {what}.")
+    return {key: value for key, value in config.items() if key not in OF_ONE_START}
 
 
 def _path(key: str, config: Mapping[str, Any]) -> Path:
