@@ -358,7 +358,7 @@ def test_help_teaches_by_example(cli, args):
     result = cli(*args)
     assert result.status == 0
     assert result.err == ""
-    for words in ("--config=s2q --env-config=smax", "print_config", "resume=", "--list", "doctor", "-F VALUE"):
+    for words in ("--config=s2q --env-config=smax", "print_config", "resume=", "--list", "doctor", "--file_storage"):
         assert words in result.out
 
 

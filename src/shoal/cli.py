@@ -30,7 +30,7 @@ Try:
 
 Runs are recorded by sacred under results/sacred. Behind the two names stand all of sacred's commands and options:
 
-  -F VALUE --file_storage=VALUE  folder of the records (default: results/sacred)
+  -F DIR --file_storage=DIR      folder of the records (default: results/sacred)
   -m ADDRESS --mongo_db=ADDRESS  record in MongoDB too: [HOST:PORT:]DATABASE
   -S ADDRESS --s3=ADDRESS        record in S3 too: s3://BUCKET/PATH
   -s URL --sql=URL               record in an SQL database too
