@@ -47,7 +47,7 @@ def test_a_quick_run_is_quick(one: Reproduction) -> None:
 def test_shared_runs_are_those_of_the_other(one: Reproduction) -> None:
     other = catalogue.find(one.runs_of, EVERY)
     assert one.runs_folder == other.folder
-    assert set(arm.name for arm in one.arms) <= set(arm.name for arm in other.arms)
+    assert {arm.name for arm in one.arms} <= {arm.name for arm in other.arms}
     for arm in one.arms:
         assert arm in other.arms
     assert one.first_seed == other.first_seed

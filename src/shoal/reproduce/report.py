@@ -53,7 +53,7 @@ def as_markdown(reproduction: Reproduction, verdicts: list[Verdict], notes: list
 
 def interruptions(runs: list[RecordedRun]) -> str:
     """What resuming has done to the runs: without its replay memory a run goes on as another one would."""
-    changed = [run for run in runs if len(run.parts) > 1 and not run.config.get("save_buffer")]
+    changed = [run for run in runs if len(run.records) > 1 and not run.config.get("save_buffer")]
     if not changed:
         return ""
     return (
