@@ -9,7 +9,7 @@ _TURN_S = 0.5
 
 
 def drive(pool: Pool, board: Board, stop: StopRequest, search: Search | None = None) -> None:
-    """Bring all jobs of ``pool``, and those that ``search`` adds, to their end, or to a checkpoint when ``stop`` asks."""
+    """Bring the jobs of ``pool``, and what ``search`` adds, to their end, or, when ``stop`` asks, to a checkpoint."""
     while True:
         if stop and not pool.stopping:
             board.say("stopping: every run finishes its rollout and saves a checkpoint (Ctrl-C again: at once)")
