@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("mkdocs", reason="requirements-dev.txt installs mkdocs")
 
 ROOT = Path(__file__).resolve().parents[2]
+NAVIGATION = (ROOT / "mkdocs.yml").read_text()
 TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]
 
 
@@ -55,5 +56,8 @@ def test_the_settings_page_has_every_setting_of_every_component(site: ModuleType
 def test_every_part_of_the_package_has_an_api_page_in_the_navigation(site: ModuleType) -> None:
     pages = site.api_pages()
     assert "::: shoal.learners.s2q" in pages["reference/api_learners.md"]
-    navigation = (ROOT / "mkdocs.yml").read_text()
-    assert not [page for page in pages if page not in navigation]
+    assert not [page for page in pages if page not in NAVIGATION]
+
+
+def test_every_text_is_in_the_navigation() -> None:
+    assert not [path.name for path in ROOT.glob("docs/*.md") if f" {path.name}\n" not in NAVIGATION]
