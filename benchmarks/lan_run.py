@@ -33,7 +33,7 @@ def measure(alg: str, env_name: str, horizon: int, batch_size: int, episodes: in
     with Console(1, live=False) as console, tempfile.TemporaryDirectory() as folder:
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, Path(folder))
         try:
-            while not run.buffer.can_sample(batch_size):
+            while run.memory.n_episodes < batch_size:
                 run._collect_and_learn()
             steps, start, clock = run.progress.t_env, time.process_time(), time.perf_counter()
             for _ in range(episodes):
@@ -43,7 +43,7 @@ def measure(alg: str, env_name: str, horizon: int, batch_size: int, episodes: in
                 time.perf_counter() - clock,
                 run.progress.t_env - steps,
             )
-            batch, start = run.buffer.sample(batch_size, run.device), time.process_time()
+            batch, start = run.memory.sample(batch_size), time.process_time()
             run.learner.train_on(batch, 0, 0)
             update = time.process_time() - start
         finally:

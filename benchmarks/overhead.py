@@ -38,7 +38,7 @@ def measure(alg: str, K: int, map_name: str, batch_size: int, rollouts: int) -> 
     with Console(1, live=False) as console, tempfile.TemporaryDirectory() as folder:
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, Path(folder))
         try:
-            while not run.buffer.can_sample(batch_size):
+            while run.memory.n_episodes < batch_size:
                 run._collect_and_learn()
             run._collect_and_learn()  # the first update allocates
             steps, updates, start = run.progress.t_env, 0.0, time.perf_counter()
@@ -47,7 +47,7 @@ def measure(alg: str, K: int, map_name: str, batch_size: int, rollouts: int) -> 
             seconds, steps = time.perf_counter() - start, run.progress.t_env - steps
             start = time.perf_counter()
             for _ in range(rollouts):
-                run.learner.train_on(run.buffer.sample(batch_size, run.device), 0, 0)
+                run.learner.train_on(run.memory.sample(batch_size), 0, 0)
             updates = time.perf_counter() - start
         finally:
             run.close()

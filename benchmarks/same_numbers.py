@@ -19,8 +19,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
-SMALL = ["seed=3", "batch_size=4", "buffer_size=64", "test_interval=300", "test_nepisode=4", "save_model=False"]
-LOGS = ["runner_log_interval=60", "learner_log_interval=60", "use_cuda=False"]
+SMALL = [
+    "seed=3",
+    "batch_size=4",
+    "buffer_size=64",
+    "test_interval=300",
+    "test_nepisode=4",
+    "save_model=False",
+    "runner=parallel",
+]
+LOGS = ["runner=parallel", "runner_log_interval=60", "learner_log_interval=60", "use_cuda=False"]
 SMAX = ["env_args.map_name=3m", "batch_size_run=4", "t_max=1200"]
 MATRIX = ["t_max=300", "batch_size_run=2"]
 WATERWORLD = ["env_args.env_name=waterworld", "env_args.max_cycles=20", "batch_size_run=2", "t_max=800"]

@@ -8,8 +8,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from shoal.components.batch import PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
+from shoal.controllers.controller import Controller
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
 from shoal.recording.mongo_address import MONGO_VARIABLE
@@ -108,6 +110,12 @@ def make_learner() -> MakeLearner:
         return learner
 
     return make
+
+
+def unrolled(controller: Controller, batch: TensorDict) -> torch.Tensor:
+    """The outputs of a controller of one copy for every step of a batch: ``[B, T+1, N, A]``, zeros in padding."""
+    steps = PackedSteps.of(batch)
+    return steps.unpack(controller.unroll_packed(batch, steps)[0])[0]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_the_actions_that_were_executed_are_those_that_are_stored_and_learnt_fro
         run.close()
     assert batch["actions"].shape == (2, 2, 2, 2)  # [B, T+1, N, d]
     assert batch["actions"].dtype == torch.float32
-    assert run.buffer._stored_dtypes["actions"] == torch.float32
+    assert run.memory._stored_dtypes["actions"] == torch.float32
     taken = batch["actions"][:, 0].numpy()
     assert np.abs(taken).max() <= 1.0
     assert len(np.unique(taken)) == taken.size

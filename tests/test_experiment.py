@@ -351,7 +351,7 @@ def test_failed_episodes_are_counted_and_never_averaged(experiment):
     for name in ("return_mean", "test_return_mean", "score_mean", "test_score_mean"):
         assert all(abs(value) < FAILED_REWARD / 10 for _, value in points[name])
     assert not any("episode_failed" in name for name in points)
-    stored = one.buffer.sample(3, torch.device("cpu"))
+    stored = one.memory.sample(3)
     assert stored["reward"].max() < FAILED_REWARD / 10
 
 

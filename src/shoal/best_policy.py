@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from shoal.controllers.basic import BasicMAC
+from shoal.controllers.controller import Controller
 from shoal.recording import metric_names
 from shoal.utils.finite import require_finite
 
@@ -22,7 +22,7 @@ class BestPolicy:
         self.t_env = 0
         self.networks: dict[str, Tensor] = {}
 
-    def offer(self, score: list[float], controller: BasicMAC, t_env: int) -> None:
+    def offer(self, score: list[float], controller: Controller, t_env: int) -> None:
         """Keep the controller's networks if their test is the best so far, by ``metric_names.is_better``.
 
         The first is kept whatever its score, and gives way to the first whose score is finite.
@@ -37,7 +37,7 @@ class BestPolicy:
             self.score, self.t_env, self.networks = score if better else [], t_env, networks
 
     @contextmanager
-    def in_place_of(self, controller: BasicMAC) -> Iterator[None]:
+    def in_place_of(self, controller: Controller) -> Iterator[None]:
         """Within it, ``controller`` plays the best policy."""
         now = _copy(controller)
         controller.load_state_dict(self.networks)
@@ -56,5 +56,5 @@ class BestPolicy:
         self.t_env, self.networks = state["t_env"], state["networks"]
 
 
-def _copy(controller: BasicMAC) -> dict[str, Tensor]:
+def _copy(controller: Controller) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in controller.state_dict().items()}

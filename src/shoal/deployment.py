@@ -9,6 +9,7 @@ from shoal.config import trust
 from shoal.config.files import map_of
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC
+from shoal.controllers.controller import Controller
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
 from shoal.recording.reader import checkpoints_of
@@ -34,7 +35,7 @@ In a program:
 """
 
 FORMAT = 1
-_NOT_THE_TEAM = ("env", "runner")
+_NOT_THE_TEAM = ("env", "runner", "memory")
 """Components of a run that its team acts without."""
 
 
@@ -64,9 +65,11 @@ def main(args: list[str], trusted: bool = False) -> int:
     return 0
 
 
-def _write_onnx(team: BasicMAC, config: Mapping[str, Any], file: Path, out: Path) -> None:
+def _write_onnx(team: Controller, config: Mapping[str, Any], file: Path, out: Path) -> None:
     from shoal import onnx_team
 
+    if not isinstance(team, BasicMAC):
+        raise UserError(f"A {type(team).__name__} cannot be written as ONNX yet: export it without --onnx.")
     require_finite(team.state_dict(), f"Nothing is written to {out}")
     about = {"algorithm": config["name"], "env": config["env"], "checkpoint": file.name}
     map_name = map_of(config["env_args"])
@@ -105,11 +108,11 @@ def export(content: dict[str, Any], file: Path) -> dict[str, Any]:
     return _packed(deployed(content, file), content)
 
 
-def _packed(team: BasicMAC, content: Mapping[str, Any]) -> dict[str, Any]:
+def _packed(team: Controller, content: Mapping[str, Any]) -> dict[str, Any]:
     return {"team": FORMAT, "config": content["config"], "spec": content["spec"], "networks": team.state_dict()}
 
 
-def deployed(content: dict[str, Any], file: Path) -> BasicMAC:
+def deployed(content: dict[str, Any], file: Path) -> Controller:
     """The team in the checkpoint ``content``, read from ``file``, as it is deployed. On the CPU.
 
     Raises:
@@ -129,7 +132,7 @@ def _learner(content: dict[str, Any]) -> Learner:
     return learner
 
 
-def load(path: Path | str, components: Collection[str] = ()) -> BasicMAC:
+def load(path: Path | str, components: Collection[str] = ()) -> Controller:
     """A team that ``export`` has written, ready to act: ``select_actions`` with ``test_mode=True``. On the CPU.
 
     Args:

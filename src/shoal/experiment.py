@@ -12,11 +12,11 @@ import torch
 from shoal import registry
 from shoal.best_policy import BestPolicy
 from shoal.components.alarm import Alarm, RangeAlarm
-from shoal.components.replay import ReplayBuffer
+from shoal.components.memory import Memory
 from shoal.components.schedules import TMax
 from shoal.config import trust
 from shoal.config.settings import RunSettings
-from shoal.controllers.basic import BasicMAC
+from shoal.controllers.controller import Controller
 from shoal.declare import Checked, FileName, PathText, Range, Role, shown
 from shoal.learners.learner import Learner
 from shoal.recording import metric_names
@@ -52,14 +52,11 @@ class ExperimentSettings(Checked):
         str, "how environments are run: episode (one), parallel (many), ray (on other machines)", Role.HARDWARE
     ] = "parallel"
     mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
+    memory: Annotated[str, "what the learner learns from: past episodes (replay)"] = "replay"
     seed: Annotated[
         int | None, "seed of everything random; drawn and recorded when not given", Range(0, LARGEST_SEED), Role.SEED
     ] = None
     t_max: TMax = 2_000_000
-    batch_size: Annotated[int, "episodes in a training batch", Range(1)] = 32
-    buffer_size: Annotated[int, "episodes that the replay memory holds", Range(1)] = 5000
-    updates_per_rollout: Annotated[int, "gradient steps after each rollout", Range(1)] = 1
-    buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU", Role.HARDWARE] = True
     use_cuda: Annotated[bool, "train on a GPU where there is one", Role.HARDWARE] = True
     torch_threads: Annotated[
         int,
@@ -103,10 +100,6 @@ class ExperimentSettings(Checked):
     keep_checkpoints: Annotated[
         int, "newest checkpoints to keep, beside the one of the best test; 0 keeps all", Range(0), Role.RECORD
     ] = 3
-    save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume", Role.RECORD] = False
-    keep_buffers: Annotated[
-        int, "newest checkpoints that keep their replay memory; 0: all of them", Range(0), Role.RECORD
-    ] = 1
     checkpoint_path: Annotated[
         str, "folder or file of checkpoints to start from or to evaluate", PathText(), Role.START
     ] = ""
@@ -121,11 +114,6 @@ class ExperimentSettings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.buffer_size < self.batch_size:
-            raise UserError(
-                f"buffer_size={self.buffer_size} holds fewer episodes than one batch "
-                f"(batch_size={self.batch_size}): raise it."
-            )
         if self.evaluate and not self.checkpoint_path:
             raise UserError("evaluate=True needs the checkpoint to test: add checkpoint_path=results/models/...")
         if self.mongo_url:
@@ -206,8 +194,13 @@ class Experiment:
         )
         try:
             learner: Learner = settings.make("learner", spec=self.runner.spec, make=settings.make)
+            if not isinstance(learner, Learner):
+                raise UserError(
+                    f"learner={s.learner} is no learner: it must be a subclass of shoal.learners.learner.Learner "
+                    "(docs/extending.md)."
+                )
             self.learner = learner.to(self.device)
-            self.buffer = self._make_buffer()
+            self.memory = None if s.evaluate else self._make_memory()
             self.alarm = self._make_alarm()
             self.best = BestPolicy() if s.absolute_test_nepisode and not s.evaluate else None
         except BaseException as error:
@@ -229,21 +222,19 @@ class Experiment:
         largest = sorted(sizes, key=lambda key: -sizes[key])[:2]
         return " or ".join(f"{key}={sizes[key]}" for key in largest)
 
-    def _make_buffer(self) -> ReplayBuffer:
-        s = self.settings
-        assert s.seed is not None
-        device = torch.device("cpu") if s.buffer_cpu_only else self.device
-        return ReplayBuffer(
-            self.runner.scheme(self.learner.controller),
-            s.buffer_size if not s.evaluate else s.batch_size,
-            self.runner.spec.episode_limit,
-            device,
-            s.seed,
+    def _make_memory(self) -> Memory:
+        memory: Memory = self.all_settings.make(
+            "memory",
+            scheme=self.runner.scheme(self.learner.behaviour),
+            episode_limit=self.runner.spec.episode_limit,
+            device=self.device,
+            seed=self.settings.seed,
         )
+        return memory
 
     def _make_alarm(self) -> RangeAlarm | None:
         s, env_settings = self.settings, self.all_settings.of(self.all_settings.components["env"].Settings)
-        if not s.range_alarm or not isinstance(self.learner, Learner):  # one of one's own has values that we don't know
+        if not s.range_alarm:
             return None
         advice = "Scale it in the environment, or set normalise_inputs=True."
         if getattr(env_settings, "scale_state", None) is False:
@@ -257,8 +248,8 @@ class Experiment:
         return (
             f"{s.env}: {spec.n_agents} agents, {spec.n_actions} {'actions' if spec.discrete else 'action dimensions'}, "
             f"observation {spec.obs_dim}, state {spec.state_dim}, episodes of at most {spec.episode_limit} steps\n"
-            f"{s.name}: {trained:,} trained parameters on {self.device}; "
-            f"replay memory of {self.buffer.capacity} episodes, {self.buffer.gigabytes:.2f} GB"
+            f"{s.name}: {trained:,} trained parameters on {self.device}"
+            + (f"; {self.memory.describe()}" if self.memory else "")
         )
 
     def run(self) -> dict[str, float]:
@@ -315,13 +306,13 @@ class Experiment:
         before = self.runner.state_dict()
         try:
             with unless_raised():
-                rollout = self.runner.run(self.learner.controller, p.t_env)
+                rollout = self.runner.run(self.learner.behaviour, p.t_env)
         except BaseException:  # half a rollout is none: a resumed run plays these episodes from their start
             self.runner.load_state_dict(before)
             raise
-        self.buffer.insert(rollout.batch)
-        if isinstance(self.learner, Learner):
-            self.learner.observe(rollout.batch)
+        assert self.memory is not None, "an evaluation collects nothing"
+        self.memory.insert(rollout.batch)
+        self.learner.observe(rollout.batch)
         p.t_env += rollout.env_steps
         p.episode += rollout.batch.shape[0]
         p.env_restarts += rollout.env_restarts
@@ -333,10 +324,11 @@ class Experiment:
         for key, values in rollout.stats.items():
             p.since_log.setdefault(key, []).extend(values)
 
-        if self.buffer.can_sample(s.batch_size):
-            for _ in range(s.updates_per_rollout):
-                batch = self.buffer.sample(s.batch_size, self.device)
-                metrics = self.learner.train_on(batch, p.t_env, p.episode)
+        batch = None
+        for batch in self.memory.batches(p.t_env):
+            metrics = self.learner.train_on(batch, p.t_env, p.episode)
+            self.memory.write_back(batch)
+        if batch is not None:
             if self.alarm is not None:
                 self._sound(self.alarm.look_at_values(metrics))
             if p.due(p.last_learner_log, s.learner_log_interval):
@@ -413,7 +405,7 @@ class Experiment:
         return metrics
 
     def _test_episodes(
-        self, controller: BasicMAC, before: dict[str, int], n_episodes: int, stop: StopRequest, with_replay: bool
+        self, controller: Controller, before: dict[str, int], n_episodes: int, stop: StopRequest, with_replay: bool
     ) -> dict[str, list[float]]:
         """What the test's episodes were like, one number each; nothing where somebody asked to stop.
 
@@ -502,7 +494,7 @@ class Experiment:
         if not s.save_model:
             return None
         try:
-            content = self._content(s.save_buffer)
+            content = self._content(with_episodes=True)
             self.logger.flush()  # what a resumed run does not repeat is in the record first
             path = self._save_last(content) if last else checkpoints.save(content, self.model_dir, p.t_env)
         except OSError as error:
@@ -510,7 +502,8 @@ class Experiment:
             return None
         self.logger.info(f"checkpoint {path}")
         try:  # only now that the new one is whole
-            checkpoints.prune(self.model_dir, p.t_env, s.keep_checkpoints, s.keep_buffers)
+            keep_buffers = self.memory.keep_buffers if self.memory else 0
+            checkpoints.prune(self.model_dir, p.t_env, s.keep_checkpoints, keep_buffers)
         except Exception as error:  # of the file system, or a damaged file: no reason to end a run
             self.logger.warning(f"Older checkpoints in {self.model_dir} take more room than they should: {error}.")
         return path
@@ -558,6 +551,7 @@ class Experiment:
             return []
 
     def _content(self, with_episodes: bool) -> dict[str, Any]:
+        assert self.memory is not None, "an evaluation saves nothing"
         content = {
             "config": self.all_settings.values,
             trust.SIGNATURE: self._signature,
@@ -566,7 +560,7 @@ class Experiment:
             "learner": self.learner.state_dict(),
             "runner": self.runner.state_dict(),
             "progress": asdict(self.progress),
-            "buffer": self.buffer.state_dict(with_episodes),
+            "buffer": self.memory.state_dict(with_episodes and self.memory.saves_episodes),
             "random": random_state(),
         }
         if self.alarm is not None:
@@ -592,7 +586,8 @@ class Experiment:
                 self.progress = progress
                 progress.best = max(metric_names.stored_score(progress.best), self._best_saved())
                 self.runner.load_state_dict(content["runner"])
-                self.buffer.load_state_dict(content["buffer"])
+                if self.memory is not None:
+                    self.memory.load_state_dict(content["buffer"])
                 set_random_state(content["random"])
                 if self.best is not None and "best" in content:
                     self.best.load_state_dict(content["best"])

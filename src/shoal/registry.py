@@ -36,6 +36,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "parallel": "shoal.runners.runner:ParallelRunner",
         "ray": "shoal.runners.ray_workers:RayRunner",
     },
+    "memory": {
+        "replay": "shoal.components.replay:ReplayBuffer",
+    },
     "mac": {
         "basic_mac": "shoal.controllers.basic:BasicMAC",
         "comm_mac": "shoal.controllers.comm:CommMAC",

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from shoal.components.batch import make_scheme
-from shoal.components.replay import ReplayBuffer
+from shoal.components.replay import ReplayBuffer, ReplaySettings
 from shoal.components.spec import TeamSpec
 from shoal.utils.errors import UserError
 
@@ -18,7 +18,8 @@ SPEC = TeamSpec(n_agents=2, n_actions=3, obs_dim=1, state_dim=1, episode_limit=4
 
 
 def make_buffer(capacity: int = 5, spec: TeamSpec = SPEC, seed: int = 0) -> ReplayBuffer:
-    return ReplayBuffer(make_scheme(spec), capacity, spec.episode_limit, CPU, seed)
+    settings = ReplaySettings(batch_size=1, buffer_size=capacity)
+    return ReplayBuffer(settings, make_scheme(spec), spec.episode_limit, CPU, seed)
 
 
 def episodes(numbers: list[int], lengths: list[int] | None = None, spec: TeamSpec = SPEC) -> TensorDict:
@@ -39,7 +40,7 @@ def episodes(numbers: list[int], lengths: list[int] | None = None, spec: TeamSpe
 
 def numbers_in(buffer: ReplayBuffer) -> list[int]:
     """The episodes it holds."""
-    return sorted(buffer.sample(buffer.n_episodes, CPU)["state"][:, 0, 0].int().tolist())
+    return sorted(buffer.sample(buffer.n_episodes)["state"][:, 0, 0].int().tolist())
 
 
 def test_first_in_first_out_around_the_end() -> None:
@@ -60,14 +61,21 @@ def test_more_episodes_than_it_holds() -> None:
     assert numbers_in(buffer) == [8, 9, 10]
 
 
-def test_can_sample_counts_episodes() -> None:
-    buffer = make_buffer(capacity=3)
-    assert not buffer.can_sample(1)
+def test_there_are_batches_once_enough_episodes_are_stored() -> None:
+    settings = ReplaySettings(batch_size=3, buffer_size=5, updates_per_rollout=2)
+    buffer = ReplayBuffer(settings, make_scheme(SPEC), SPEC.episode_limit, CPU, 0)
     buffer.insert(episodes([1, 2]))
-    assert buffer.can_sample(2)
-    assert not buffer.can_sample(3)
+    assert list(buffer.batches(2)) == []
     buffer.insert(episodes([3, 4]))
-    assert buffer.can_sample(3)
+    drawn = list(buffer.batches(4))
+    assert len(drawn) == 2
+    for batch in drawn:
+        assert len(set(batch["state"][:, 0, 0].tolist())) == 3
+
+
+def test_one_batch_must_fit() -> None:
+    with pytest.raises(UserError, match="buffer_size=3 holds fewer episodes than one batch"):
+        ReplaySettings(batch_size=4, buffer_size=3)
 
 
 def test_sampling_is_uniform_without_replacement() -> None:
@@ -75,7 +83,7 @@ def test_sampling_is_uniform_without_replacement() -> None:
     buffer.insert(episodes([1, 2, 3, 4]))
     seen = torch.zeros(5)
     for _ in range(1500):
-        drawn = buffer.sample(2, CPU)["state"][:, 0, 0].long()
+        drawn = buffer.sample(2)["state"][:, 0, 0].long()
         assert drawn[0] != drawn[1]
         seen[drawn] += 1
     assert seen[0] == 0  # the empty places
@@ -87,7 +95,7 @@ def test_sample_is_cut_to_its_longest_episode() -> None:
     buffer.insert(episodes([1, 2, 3], lengths=[2, 1, 4]))
     rows = {}
     for _ in range(100):
-        drawn = buffer.sample(2, CPU)
+        drawn = buffer.sample(2)
         rows[tuple(sorted(drawn["state"][:, 0, 0].int().tolist()))] = drawn.batch_size[1]
     assert rows == {(1, 2): 3, (1, 3): 5, (2, 3): 5}
 
@@ -97,7 +105,7 @@ def test_what_goes_in_comes_out() -> None:
     batch = episodes([3], lengths=[3])
     batch["terminated"][0, 2] = True
     buffer.insert(batch)
-    drawn = buffer.sample(1, CPU)
+    drawn = buffer.sample(1)
     assert drawn.batch_size == batch.batch_size
     for key, value in batch.items():
         assert drawn[key].dtype == value.dtype, key
@@ -111,7 +119,7 @@ def test_no_stale_rows(lengths: list[int]) -> None:
     buffer.insert(episodes([7, 8], lengths=[3, 3]))
     buffer.insert(episodes([5], lengths=lengths))
     buffer.insert(episodes([6], lengths=[4]))  # so that the sample is not cut
-    drawn = buffer.sample(2, CPU)
+    drawn = buffer.sample(2)
     row = int((drawn["state"][:, 0, 0] == 5).nonzero())
     after = lengths[0] + 1
     assert drawn["filled"][row, :after].all()
@@ -128,7 +136,7 @@ def test_actions_are_kept_small_and_restored(n_actions: int, stored: torch.dtype
     batch = episodes([1], spec=spec)
     batch["actions"].fill_(n_actions - 1)
     buffer.insert(batch)
-    actions = buffer.sample(1, CPU)["actions"]
+    actions = buffer.sample(1)["actions"]
     assert actions.dtype == torch.int64
     assert actions.unique().tolist() == [n_actions - 1]
     assert buffer.state_dict(with_episodes=True)["episodes"]["actions"].dtype == stored
@@ -141,7 +149,7 @@ def test_continuous_actions_are_kept_as_they_are() -> None:
     batch["filled"][:] = True
     batch["actions"] = torch.rand(1, 5, 2, 3) * 2 - 1
     buffer.insert(TensorDict(batch, batch_size=[1, 5]))
-    assert torch.equal(buffer.sample(1, CPU)["actions"], batch["actions"])
+    assert torch.equal(buffer.sample(1)["actions"], batch["actions"])
 
 
 def test_says_how_much_memory_it_takes() -> None:
@@ -171,12 +179,12 @@ def test_state_dict_with_episodes_goes_on_as_before(inserted: int) -> None:
     buffer, other = make_buffer(capacity=5), make_buffer(capacity=5, seed=1)
     for number in range(1, inserted + 1):
         buffer.insert(episodes([number], lengths=[1 + number % 4]))
-    buffer.sample(2, CPU)
+    buffer.sample(2)
     other.load_state_dict(through_a_file(buffer.state_dict(with_episodes=True)))
     for number in (50, 51, 52):
         for one in (buffer, other):
             one.insert(episodes([number], lengths=[2]))
-        mine, theirs = buffer.sample(2, CPU), other.sample(2, CPU)
+        mine, theirs = buffer.sample(2), other.sample(2)
         assert mine.batch_size == theirs.batch_size
         assert all(torch.equal(mine[key], theirs[key]) for key in mine.keys())  # noqa: SIM118 (iterates over rows otherwise)
     assert numbers_in(buffer) == numbers_in(other)
@@ -185,10 +193,10 @@ def test_state_dict_with_episodes_goes_on_as_before(inserted: int) -> None:
 def test_state_dict_without_episodes_starts_empty_with_the_same_draws() -> None:
     buffer, other = make_buffer(capacity=5), make_buffer(capacity=5, seed=1)
     buffer.insert(episodes([1, 2, 3, 4]))
-    buffer.sample(2, CPU)
+    buffer.sample(2)
     state = through_a_file(buffer.state_dict(with_episodes=False))
     other.load_state_dict(state)
     assert other.n_episodes == 0
     other.insert(episodes([1, 2, 3, 4]))
     for _ in range(3):
-        assert torch.equal(buffer.sample(2, CPU)["state"], other.sample(2, CPU)["state"])
+        assert torch.equal(buffer.sample(2)["state"], other.sample(2)["state"])

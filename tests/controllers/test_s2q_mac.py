@@ -153,13 +153,13 @@ def test_the_oracle_draws_from_the_true_promises(make_learner: MakeLearner, make
     with torch.no_grad():
         for p in learner.target_star.parameters():
             p += 0.3 * torch.randn_like(p)
-    assert mac.reads_state
+    assert learner.behaviour.reads_state
     drawn_from: list[Tensor] = []
     mac._draw = lambda p: (drawn_from.append(p), torch.zeros(len(p), 3, dtype=torch.int64))[1]
     state = mac.initial_state(4)
     for t in range(6):
         step = batch[:, t].select("obs", "avail_actions", "state")
-        out, state = mac.select_actions(step, state, 10**9)
+        out, state = learner.behaviour.select_actions(step, state, 10**9)
         batch["actions"][:, t] = out["actions"]
 
     steps = PackedSteps.of(batch)

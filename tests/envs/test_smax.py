@@ -13,7 +13,7 @@ from torch import nn
 
 from shoal.components.batch import PackedSteps, transition_mask
 from shoal.envs.smax import COOLDOWN, MAPS, N_MOVES, SmaxEnv, SmaxSettings
-from shoal.learners.learner import chosen
+from shoal.learners.value_learner import chosen
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils.errors import UserError
 

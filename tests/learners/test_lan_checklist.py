@@ -203,13 +203,13 @@ def test_06_credit_flows_through_time_and_from_the_value_alone(
     late["obs"] = late["obs"].requires_grad_()
     steps = PackedSteps.of(late)
     outputs = learner.controller.unroll_for_loss(late, steps, 0)[0]
-    q = learner.controller.value_taken(outputs, steps.pack(late["actions"]))
+    q = learner._value_taken(outputs, steps.pack(late["actions"]))
     fifth = steps.unpack(q)[:, 0, 5].sum()
     (grad,) = torch.autograd.grad(fifth, late["obs"])
     assert grad[0, 0].abs().sum() > 0
     for own in (True, False):
         learner = make_learner(spec, **settings, lan_value_grad_to_encoder=own)
-        learner.controller.value_taken = lambda outputs, actions: torch.zeros(*outputs.shape[:-1])
+        learner._value_taken = lambda outputs, actions: torch.zeros(*outputs.shape[:-1])
         encoder = gradients(learner, learner.loss(batch)[0]).get("controller.agent.rnn.weight_hh", torch.zeros(1))
         assert bool(encoder.any()) is own
 

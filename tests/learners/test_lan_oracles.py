@@ -98,8 +98,8 @@ def test_11_1_targets_of_lan(make_learner: MakeLearner, terminal: bool, masked: 
     if dead:
         batch["alive"][0, 2, 1] = False
     seen: dict[str, Tensor] = {}
-    value_next = learner.controller.value_next
-    learner.controller.value_next = lambda *args: seen.setdefault("next", value_next(*args))  # type: ignore[method-assign]
+    value_next = learner._value_next
+    learner._value_next = lambda *args: seen.setdefault("next", value_next(*args))  # type: ignore[method-assign]
     targets = learner.targets
     learner.targets = lambda *args: seen.setdefault("y", targets(*args))  # type: ignore[method-assign]
     found, metrics = learner.loss(batch)
@@ -225,7 +225,7 @@ def test_11_7_the_schedules_of_a_run_are_fractions_of_it(make_learner: MakeLearn
     learner: Any = make_learner(VECTORS, learner="lan_learner", mac="mq_mac", t_max=300_000, **fractions)
     mac = learner.controller
     assert mac.selector.epsilon(30_000) == pytest.approx(0.714989, rel=1e-4)
-    assert learner._lr(180_000) == pytest.approx(2.3e-4)
+    assert learner.lr_schedule(learner.settings.lr)(180_000) == pytest.approx(2.3e-4)
     assert mac.zeta(180_000) == pytest.approx(1.89992e-5, rel=1e-4)
     short: Any = make_learner(VECTORS, learner="lan_learner", mac="mq_mac", t_max=6_000)
     assert short.controller.zeta(0) == pytest.approx(50 * 1e-4)

@@ -11,7 +11,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from shoal.components.spec import TeamSpec
-from shoal.learners.learner import Learner, chosen
+from shoal.learners.learner import Learner
+from shoal.learners.value_learner import chosen
 from shoal.utils.errors import NonFiniteError, UserError
 
 MakeLearner = Callable[..., Learner]

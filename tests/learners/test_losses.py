@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from conftest import unrolled
 from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.learners.central_value import CentralValue
 from shoal.learners.learner import Learner
@@ -79,7 +80,7 @@ def test_q_learner(
     learner, batch = prepared(make_learner(learner="q_learner", **settings), make_batch())
     errors = []
     for episode in episodes(batch):
-        online, target = learner.controller.unroll(episode)[0], learner.target_controller.unroll(episode)[0]
+        online, target = unrolled(learner.controller, episode)[0], unrolled(learner.target_controller, episode)[0]
         state, rows = episode["state"][0], range(len(online))
         choosers = online if double_q else target
         avail = episode["avail_actions"][0]
@@ -109,7 +110,7 @@ def test_wqmix(make_learner: MakeLearner, make_batch: MakeBatch, optimistic: boo
     projection, central, weights = [], [], []
     for episode in episodes(batch):
         steps = PackedSteps.of(episode)
-        online, state = learner.controller.unroll(episode)[0], episode["state"][0]
+        online, state = unrolled(learner.controller, episode)[0], episode["state"][0]
         utilities = learner.central.utilities(episode, steps)
         target = learner.target_central.utilities(episode, steps)
         greedy = [best(q, avail) for q, avail in zip(online, episode["avail_actions"][0], strict=True)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from conftest import ALGORITHMS, SPEC, VECTORS
+from conftest import ALGORITHMS, SPEC, VECTORS, unrolled
 from shoal.best_policy import BestPolicy
 from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.components.spec import TeamSpec
@@ -96,7 +96,7 @@ def test_an_oracle_reads_the_normalised_state_while_acting(make_learner: MakeLea
         batch = rescaled(make_batch(), scale, shift)
         learner.observe(batch)
         step = batch[:, 0].select("obs", "state", "avail_actions")
-        p, _ = learner.promise(
+        p, _ = learner.candidate_probabilities(
             step, learner.controller.initial_state(len(step)), torch.arange(3).view(3, 1, 1).expand(3, 5, 3)
         )
         promises.append(p)
@@ -108,7 +108,7 @@ def test_acting_and_training_read_the_same_inputs(make_learner: MakeLearner, mak
     learner = make_learner(learner="q_learner", mac=mac, normalise_inputs=True)
     batch = rescaled(make_batch(), 50.0, 3.0)
     learner.observe(batch)
-    whole = learner.controller.unroll(batch)
+    whole = unrolled(learner.controller, batch)
     state = learner.controller.initial_state(len(batch))
     for t in range(2):
         values, hidden = learner.controller.step(batch[:, t].select("obs"), state)

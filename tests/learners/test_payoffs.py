@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
-from shoal.components.replay import ReplayBuffer
+from shoal.components.replay import ReplayBuffer, ReplaySettings
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
@@ -32,12 +32,18 @@ def train(seed: int, steps: int = 4000, game: MatrixGameSettings = GAME, **setti
     run = RunSettings({"env": "matrix_game", **QUICK, **settings}, ExperimentSettings)
     runner = ParallelRunner(ParallelRunnerSettings(batch_size_run=8), MatrixGameEnv, game, seed)
     learner: Learner = run.make("learner", spec=runner.spec, make=run.make)
-    buffer = ReplayBuffer(runner.scheme(learner.controller), 2000, runner.spec.episode_limit, CPU, seed)
+    buffer = ReplayBuffer(
+        ReplaySettings(batch_size=32, buffer_size=2000),
+        runner.scheme(learner.controller),
+        runner.spec.episode_limit,
+        CPU,
+        seed,
+    )
     for t_env in range(0, steps, 8):
         rollout = runner.run(learner.controller, t_env)
         buffer.insert(rollout.batch)
-        if buffer.can_sample(32):
-            learner.train_on(buffer.sample(32, CPU), t_env + 8, t_env + 8)
+        for batch in buffer.batches(t_env + 8):
+            learner.train_on(batch, t_env + 8, t_env + 8)
     runner.close()
     episode = rollout.batch[:1]
     values, _ = learner.controller.unroll_packed(episode, PackedSteps.of(episode))

@@ -141,7 +141,7 @@ def test_joint_values_are_those_that_training_sees():
         def __call__(self, experiment):
             super().__call__(experiment)
             if experiment.progress.t_env == 48:
-                batch = experiment.buffer.sample(8, experiment.device)
+                batch = experiment.memory.sample(8)
                 one = batch[:1].expand(8, *batch.shape[1:]).contiguous()
                 _, metrics = experiment.learner.loss(one)
                 seen.append((one["actions"][0, 0].tolist(), float(metrics["q_taken_mean"])))

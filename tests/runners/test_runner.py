@@ -21,7 +21,7 @@ from runners.team_env import (
     is_unlucky,
 )
 from shoal.components.batch import episode_lengths, transition_mask
-from shoal.components.replay import ReplayBuffer
+from shoal.components.replay import ReplayBuffer, ReplaySettings
 from shoal.config.settings import RunSettings
 from shoal.envs.team import EPISODE_FAILED
 from shoal.experiment import ExperimentSettings, summary
@@ -470,14 +470,20 @@ def controller_and_runner(settings):
 
 def test_continuous_actions_reach_environment_and_buffer_as_they_are():
     controller, runner = controller_and_runner(run_settings(act_noise=0.3))
-    buffer = ReplayBuffer(runner.scheme(controller), 4, runner.spec.episode_limit, torch.device("cpu"), seed=0)
+    buffer = ReplayBuffer(
+        ReplaySettings(batch_size=4, buffer_size=4),
+        runner.scheme(controller),
+        runner.spec.episode_limit,
+        torch.device("cpu"),
+        seed=0,
+    )
     collected = []
     for _ in range(4):
         rollout = runner.run(controller, 0)
         assert_holds_what_happened(rollout.batch, rollout.stats, TeamEnvSettings(continuous=True))
         buffer.insert(rollout.batch)
         collected.append(rollout.batch)
-    sample = buffer.sample(4, torch.device("cpu"))
+    sample = buffer.sample(4)
     assert sample["actions"].dtype == torch.float32
     assert sample["actions"].abs().max() <= 1
     assert "avail_actions" not in set(sample.keys())

@@ -21,6 +21,31 @@ def greedy(values: Tensor, avail_actions: Tensor) -> Tensor:
     return values.masked_fill(~avail_actions, UNAVAILABLE).argmax(-1)
 
 
+class ActionSelector:
+    """Base of the ways of exploring."""
+
+    discrete: bool
+    """Whether actions are indices (or vectors)."""
+
+    def select(self, values: Tensor, avail_actions: Tensor | None, t_env: int, test_mode: bool) -> Tensor:
+        """Executed actions, from what the agents' networks say.
+
+        Args:
+            values: of every action ``[B, N, A]`` (discrete), or the greedy action vectors ``[B, N, d]``.
+            avail_actions: which actions are available, bool ``[B, N, A]``; None where actions are vectors.
+            t_env: environment steps done so far (schedules).
+            test_mode: whether this is a test.
+
+        Returns:
+            int64 ``[B, N]``, or ``[B, N, d]``.
+        """
+        raise NotImplementedError
+
+    def metrics(self, t_env: int) -> dict[str, float]:
+        """What to record about exploration now."""
+        return {}
+
+
 @dataclass(frozen=True)
 class EpsilonGreedySettings(Checked):
     epsilon_start: Annotated[float, "probability of a random action at the start", Range(0, 1)] = 1.0
@@ -33,7 +58,7 @@ class EpsilonGreedySettings(Checked):
     evaluation_epsilon: Annotated[float, "probability of a random action in test episodes", Range(0, 1)] = 0.0
 
 
-class EpsilonGreedy:
+class EpsilonGreedy(ActionSelector):
     """Per agent: a uniformly random available action with probability epsilon(t_env), else the best one."""
 
     Settings = EpsilonGreedySettings
@@ -48,8 +73,9 @@ class EpsilonGreedy:
         """Probability of a random action."""
         return self._evaluation_epsilon if test_mode else self._epsilon(t_env)
 
-    def select(self, values: Tensor, avail_actions: Tensor, t_env: int, test_mode: bool) -> Tensor:
+    def select(self, values: Tensor, avail_actions: Tensor | None, t_env: int, test_mode: bool) -> Tensor:
         """Shapes: values and avail_actions ``[B, N, A]`` -> actions int64 ``[B, N]``."""
+        assert avail_actions is not None
         actions = greedy(values, avail_actions)
         epsilon = self.epsilon(t_env, test_mode)
         if epsilon == 0.0:
@@ -82,7 +108,7 @@ class GaussianNoiseSettings(Checked):
     act_noise: Annotated[float, "standard deviation of the noise added to actions in [-1, 1]", Range(0)] = 0.1
 
 
-class GaussianNoise:
+class GaussianNoise(ActionSelector):
     """For continuous actions: the agents' outputs, clipped to [-1, 1], plus Gaussian noise in training."""
 
     Settings = GaussianNoiseSettings

@@ -1,6 +1,8 @@
 """Replay memory of whole episodes."""
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import psutil
@@ -8,20 +10,50 @@ import torch
 from tensordict import TensorDict
 
 from shoal.components.batch import EpisodeBatch, Scheme, episode_lengths, index_dtype
+from shoal.components.memory import Memory
+from shoal.declare import Checked, Range, Role
 from shoal.utils.errors import UserError
 
 GB = 1e9
 
 
-class ReplayBuffer:
-    """First-in first-out memory of ``capacity`` episodes, sampled uniformly without replacement.
+@dataclass(frozen=True)
+class ReplaySettings(Checked):
+    batch_size: Annotated[int, "episodes in a training batch", Range(1)] = 32
+    buffer_size: Annotated[int, "episodes that the replay memory holds", Range(1)] = 5000
+    updates_per_rollout: Annotated[int, "gradient steps after each rollout", Range(1)] = 1
+    buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU", Role.HARDWARE] = True
+    save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume", Role.RECORD] = False
+    keep_buffers: Annotated[
+        int, "newest checkpoints that keep their replay memory; 0: all of them", Range(0), Role.RECORD
+    ] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.buffer_size < self.batch_size:
+            raise UserError(
+                f"buffer_size={self.buffer_size} holds fewer episodes than one batch "
+                f"(batch_size={self.batch_size}): raise it."
+            )
+
+
+class ReplayBuffer(Memory):
+    """Replay memory: the last ``buffer_size`` episodes, sampled uniformly without replacement.
 
     All memory is taken once, at the start, so that a run which fits then fits to its end. Action indices are kept
     in the smallest type that holds them.
     """
 
-    def __init__(self, scheme: Scheme, capacity: int, episode_limit: int, device: torch.device, seed: int) -> None:
-        self.scheme, self.capacity, self.rows, self.device = scheme, capacity, episode_limit + 1, device
+    Settings = ReplaySettings
+
+    def __init__(
+        self, settings: ReplaySettings, scheme: Scheme, episode_limit: int, device: torch.device, seed: int
+    ) -> None:
+        self.settings, self.scheme, self.rows = settings, scheme, episode_limit + 1
+        self.saves_episodes, self.keep_buffers = settings.save_buffer, settings.keep_buffers
+        self.capacity = capacity = settings.buffer_size
+        self.learner_device = device
+        self.device = device = torch.device("cpu") if settings.buffer_cpu_only else device
         self._stored_dtypes = {key: self._compact(key, scheme) for key in scheme}
         self.gigabytes = (
             sum(
@@ -76,17 +108,24 @@ class ReplayBuffer:
             self._next = int(index[-1] + 1) % self.capacity
             self.n_episodes = min(self.n_episodes + chunk.shape[0], self.capacity)
 
-    def can_sample(self, batch_size: int) -> bool:
-        """Whether that many episodes are stored."""
-        return self.n_episodes >= batch_size
+    def batches(self, t_env: int) -> Iterator[EpisodeBatch]:
+        """``updates_per_rollout`` samples, once a batch's worth of episodes is stored."""
+        if self.n_episodes >= self.settings.batch_size:
+            for _ in range(self.settings.updates_per_rollout):
+                yield self.sample(self.settings.batch_size)
 
-    def sample(self, batch_size: int, device: torch.device) -> EpisodeBatch:
-        """``batch_size`` different episodes, cut to the longest of them, on ``device``: batch size ``[B, T+1]``."""
+    def sample(self, batch_size: int) -> EpisodeBatch:
+        """``batch_size`` different episodes, cut to the longest of them: batch size ``[B, T+1]``."""
         index = self._rng.choice(self.n_episodes, size=batch_size, replace=False)
         rows = int(self._lengths[index].max()) + 1
         where = torch.as_tensor(index, device=self.device)
+        device = self.learner_device
         sampled = {key: stored[where, :rows].to(device, self.scheme[key].dtype) for key, stored in self._data.items()}
         return TensorDict(sampled, batch_size=[batch_size, rows])
+
+    def describe(self) -> str:
+        """Its size."""
+        return f"replay memory of {self.capacity} episodes, {self.gigabytes:.2f} GB"
 
     def state_dict(self, with_episodes: bool) -> dict[str, Any]:
         """Counters and the sampler's random state; the stored episodes too where asked."""

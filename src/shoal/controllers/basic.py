@@ -9,10 +9,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from shoal.components.action_selectors import greedy
-from shoal.components.batch import EpisodeBatch, PackedSteps, Scheme
+from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.diagnostics import choosing
 from shoal.components.spec import TeamSpec
-from shoal.controllers.team import Make, NormaliseInputs, TeamInputs, TeamNetwork
+from shoal.controllers.controller import Controller
+from shoal.controllers.make import Make
+from shoal.controllers.team import NormaliseInputs, TeamInputs, TeamNetwork
 from shoal.declare import Checked
 from shoal.modules.agents.agent import Agent
 from shoal.utils.errors import UserError
@@ -28,17 +30,10 @@ class BasicMACSettings(Checked):
     normalise_inputs: NormaliseInputs = False
 
 
-class BasicMAC(TeamNetwork):
+class BasicMAC(TeamNetwork, Controller):
     """Shared-parameter controller: each agent acts from its own observation history."""
 
     Settings = BasicMACSettings
-    has_sub_values = False
-    chooses_vectors = False
-    """Whether actions are vectors, chosen among candidates."""
-    reads_state = False
-    """Whether ``select_actions`` needs the environment's state beside the observations."""
-    n_draws = 1
-    """Ways that chance may take in ``deployed_actions``; 1 where nothing is left to it."""
 
     def __init__(
         self,
@@ -67,97 +62,36 @@ class BasicMAC(TeamNetwork):
                 + ("use epsilon_greedy." if spec.discrete else "use --config=mq_lan or qf_lan (epsilon_uniform).")
             )
 
-    @property
-    def extra_fields(self) -> Scheme:
-        """Keys that acting adds to the batch beside the actions."""
-        return {}
-
     @torch.no_grad()
     def select_actions(
         self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
     ) -> tuple[TensorDict, TensorDict]:
-        """Act for one step.
-
-        Args:
-            step: ``obs [B, N, D]`` and ``avail_actions [B, N, A]`` of the live environments (and their ``state [B, S]``
-                where the controller ``reads_state``; ``alive [B, N]`` where the environment says who is).
-            state: what ``initial_state`` or the last call returned, same rows.
-            t_env: environment steps done so far (exploration schedules).
-            test_mode: greedy actions.
-
-        Returns:
-            ``actions`` (and ``extra_fields``) to store, batch size ``[B]``; the next state.
-        """
+        """See ``Controller.select_actions``."""
         values, hidden = self.step(step, state)
         actions = self.selector.select(values[0], step.get("avail_actions"), t_env, test_mode)
         return self._acted(actions, hidden)
 
     def deployed_actions(self, outputs: Tensor, avail_actions: Tensor | None, draw: Tensor) -> Tensor:
-        """The greedy actions, as ``select_actions`` takes them in tests that do not explore; free of random numbers.
-
-        Args:
-            outputs: of the network, ``[M, B, N, A]``.
-            avail_actions: bool ``[B, N, A]`` where actions are discrete.
-            draw: int64 ``[]``, which of the ``n_draws`` ways chance takes.
-
-        Returns:
-            actions int64 ``[B, N]`` or float ``[B, N, d]``.
-        """
+        """See ``Controller.deployed_actions``."""
         if avail_actions is not None:
             return greedy(outputs[0], avail_actions)
-        actions: Tensor = self.selector.select(outputs[0], None, 0, True)
-        return actions
+        return self.selector.select(outputs[0], None, 0, True)
 
     def _acted(self, actions: Tensor, hidden: Tensor, **extra: Tensor) -> tuple[TensorDict, TensorDict]:
         B = actions.shape[0]
         state = {"hidden": hidden.transpose(0, 1), "last_actions": self.inputs.as_vectors(actions)}
         return TensorDict({"actions": actions, **extra}, batch_size=[B]), TensorDict(state, batch_size=[B])
 
-    def unroll(self, batch: EpisodeBatch) -> Tensor:
-        """Outputs for every step of a batch, in one call: ``[B, T+1, N, A]``, zeros in padding."""
-        steps = PackedSteps.of(batch)
-        return steps.unpack(self.unroll_packed(batch, steps)[0])[0]
-
     def unroll_for_loss(
         self, batch: EpisodeBatch, steps: PackedSteps, t_env: int
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """As ``unroll_packed``, and the losses that agent and controller add to the learner's, by their names."""
+        """See ``Controller.unroll_for_loss``."""
         inputs, alive = self.agent_inputs(batch, steps), self.alive_in(batch, steps)
         hidden = self.agent.initial_hidden(batch.shape[0], self.spec.n_agents)
         outputs, histories, losses = self.agent.forward_with_losses(
             inputs, hidden, steps.counts, alive, steps.acted, t_env
         )
         return outputs, histories, losses | self.auxiliary_losses(batch, steps, histories)
-
-    def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        """Values of executed actions: outputs ``[M, P, N, A]``, actions ``[P, N (, d)]`` -> ``[M, P, N]``."""
-        index = actions.expand(outputs.shape[:-1]).unsqueeze(-1)
-        return outputs.gather(-1, index).squeeze(-1)
-
-    def value_next(
-        self, outputs: Tensor, target: "BasicMAC", target_outputs: Tensor, avail: Tensor | None, double_q: bool
-    ) -> Tensor:
-        """What ``target`` says that each agent's best action is worth, by its own choice or (double Q) by this one's.
-
-        Shapes: outputs of both ``[M, P, N, A]``, avail ``[P, N, A]`` (discrete) -> ``[P, N]``.
-        """
-        assert avail is not None
-        best = greedy(outputs[0] if double_q else target_outputs[0], avail)
-        return target.value_taken(target_outputs, best)[0]
-
-    def update_beside(
-        self, outputs: Tensor, counted: Tensor, target: "BasicMAC", t_env: int, n_updates: int
-    ) -> dict[str, Tensor]:
-        """What the controller learns beside its gradient, before an update's step, and what to record of it.
-
-        Args:
-            outputs: of the transitions, ``[M, R, N, A]``.
-            counted: whose transitions count, bool ``[R, N]``.
-            target: the target controller.
-            t_env: environment steps done so far.
-            n_updates: gradient steps done so far, this one included.
-        """
-        return {}
 
     def auxiliary_losses(self, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor) -> dict[str, Tensor]:
         """Losses that the controller adds to the learner's, by the name they are recorded under.
@@ -170,17 +104,10 @@ class BasicMAC(TeamNetwork):
         """A controller with this one's agent in which what only training uses is left out."""
         return self
 
-    def executions(self) -> dict[str, "BasicMAC"]:
-        """The controllers that tests play, by the prefix of their metrics: more than one where the agent offers more.
-
-        The one without a prefix is what is deployed.
-        """
+    def executions(self) -> dict[str, Controller]:
+        """See ``Controller.executions``: the controllers with the agents that this one's agent executes as."""
         mac = self.acting_part()
         return {prefix: mac._with_agent(agent) for prefix, agent in mac.agent.executions().items()}
-
-    def for_execution(self) -> "BasicMAC":
-        """The controller that is deployed."""
-        return self.executions()[""]
 
     def _with_agent(self, agent: Agent) -> "BasicMAC":
         if agent is self.agent:
@@ -198,7 +125,7 @@ class BasicMAC(TeamNetwork):
         """
         steps = PackedSteps.of(batch)
         inputs, alive = self.agent_inputs(batch, steps), self.alive_in(batch, steps)
-        metrics: dict[str, Tensor] = self.agent.diagnostics(inputs, alive, steps.acted, t_env)
+        metrics = self.agent.diagnostics(inputs, alive, steps.acted, t_env)
         others = self.agent.executions()
         if len(others) == 1 or not self.spec.discrete:
             return metrics
@@ -214,5 +141,4 @@ class BasicMAC(TeamNetwork):
 
     def metrics(self, t_env: int) -> dict[str, float]:
         """What to record about exploration now."""
-        exploration: dict[str, float] = self.selector.metrics(t_env)
-        return exploration
+        return self.selector.metrics(t_env)

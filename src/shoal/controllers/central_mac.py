@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from shoal.components.spec import TeamSpec
-from shoal.controllers.team import Make, NormaliseInputs, TeamInputs, TeamNetwork
+from shoal.controllers.make import Make
+from shoal.controllers.team import NormaliseInputs, TeamInputs, TeamNetwork
 
 
 @dataclass(frozen=True)

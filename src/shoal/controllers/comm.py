@@ -12,7 +12,7 @@ from torch import Tensor
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC, BasicMACSettings
-from shoal.controllers.team import Make
+from shoal.controllers.make import Make
 from shoal.declare import Range
 from shoal.modules.layers.latent import Decoder, Encoder
 
@@ -54,8 +54,7 @@ class CommMAC(BasicMAC):
     def encode(self, histories: Tensor) -> Tensor:
         """Latents of copy 0's recurrent states, which get no gradient: ``[..., N, H] -> [..., (N,) E]``."""
         histories = histories.detach()
-        z: Tensor = self.encoder(histories.flatten(-2) if self.joint else histories)
-        return z
+        return self.encoder(histories.flatten(-2) if self.joint else histories)
 
     def step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
         if not self.comm:

@@ -11,8 +11,7 @@ from torch import Tensor
 from shoal.components.action_selectors import EpsilonUniform
 from shoal.components.schedules import LinearSchedule, TMax
 from shoal.components.spec import TeamSpec
-from shoal.controllers.basic import BasicMAC
-from shoal.controllers.team import Make
+from shoal.controllers.make import Make
 from shoal.controllers.vectors import VectorMAC, VectorMACSettings
 from shoal.declare import Range
 from shoal.modules.codebook.action_head import ActionHead
@@ -81,7 +80,7 @@ class MQMAC(VectorMAC):
     def select_actions(
         self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
     ) -> tuple[TensorDict, TensorDict]:
-        """See ``BasicMAC.select_actions``. In training, greedy picks count as the slots' usage."""
+        """See ``Controller.select_actions``. In training, greedy picks count as the slots' usage."""
         outputs, hidden = self.step(step, state)  # [M, B, N, W]
         best, greedy = self._pick(outputs, leave_out=test_mode and self.settings.mq_test_exclude_frozen)
         actions = self.selector.select(greedy, None, t_env, test_mode)
@@ -105,15 +104,13 @@ class MQMAC(VectorMAC):
     def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
         return self.head(outputs, actions)
 
-    def value_next(
-        self, outputs: Tensor, target: BasicMAC, target_outputs: Tensor, avail: Tensor | None, double_q: bool
-    ) -> Tensor:
+    def value_next(self, outputs: Tensor, target: VectorMAC, target_outputs: Tensor, double_q: bool) -> Tensor:
         """max_k min_j A_j(h_j, u_k) of the target alone: the maximum of the minimum, not the other way around."""
         assert isinstance(target, MQMAC)
         return target.head.max_min(target_outputs, target.codebook.actions(), self.settings.mq_chunk)
 
-    def update_beside(
-        self, outputs: Tensor, counted: Tensor, target: BasicMAC, t_env: int, n_updates: int
+    def before_step(
+        self, outputs: Tensor, counted: Tensor, target: VectorMAC, t_env: int, n_updates: int
     ) -> dict[str, Tensor]:
         """The slots climb the critic by one step; every ``mq_manage_interval`` updates they are pruned.
 

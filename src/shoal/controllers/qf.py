@@ -8,8 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from shoal.components.spec import TeamSpec
-from shoal.controllers.basic import BasicMAC
-from shoal.controllers.team import Make
+from shoal.controllers.make import Make
 from shoal.controllers.vectors import VectorMAC, VectorMACSettings
 from shoal.declare import Range
 from shoal.modules.layers.basis import Basis, Kind
@@ -76,7 +75,7 @@ class QFMAC(VectorMAC):
     def select_actions(
         self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
     ) -> tuple[TensorDict, TensorDict]:
-        """See ``BasicMAC.select_actions``."""
+        """See ``Controller.select_actions``."""
         with torch.no_grad():
             outputs, hidden = self.step(step, state)  # [1, B, N, J]
             here = self._samples(self.n_test_samples if test_mode else self.n_samples)
@@ -85,7 +84,7 @@ class QFMAC(VectorMAC):
         return self._acted(actions, hidden)
 
     def deployed_actions(self, outputs: Tensor, avail_actions: Tensor | None, draw: Tensor) -> Tensor:
-        """See ``BasicMAC.deployed_actions``; ``draw`` is where in the pool the stretch of samples begins."""
+        """See ``Controller.deployed_actions``; ``draw`` is where in the pool the stretch of samples begins."""
         samples = self.pool[draw + torch.arange(self.n_test_samples)]  # [S, d]
         best = (outputs[0] @ self.basis(samples).mT).argmax(-1)  # [B, N]
         return samples[best]
@@ -93,9 +92,7 @@ class QFMAC(VectorMAC):
     def value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
         return (outputs * self.basis(actions)).sum(-1)
 
-    def value_next(
-        self, outputs: Tensor, target: BasicMAC, target_outputs: Tensor, avail: Tensor | None, double_q: bool
-    ) -> Tensor:
+    def value_next(self, outputs: Tensor, target: VectorMAC, target_outputs: Tensor, double_q: bool) -> Tensor:
         here = self._samples(self.n_samples)
         best = self._best((outputs if double_q else target_outputs)[0], here)
         return (target_outputs[0] * self.features[here][best]).sum(-1)

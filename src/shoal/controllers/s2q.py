@@ -13,12 +13,13 @@ from shoal.components.batch import EpisodeBatch, Field, PackedSteps, Scheme, ind
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.controllers.comm import CommMAC, CommMACSettings
-from shoal.controllers.team import Make
+from shoal.controllers.controller import Controller
+from shoal.controllers.make import Make
 from shoal.declare import Range
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import NonFiniteError, UserError
 
-Promise = Callable[[TensorDict, TensorDict, Tensor], tuple[Tensor, Tensor]]
+CandidateProbabilities = Callable[[TensorDict, TensorDict, Tensor], tuple[Tensor, Tensor]]
 """The true P while acting: step, state, candidates ``[M, B, N]`` -> P ``[B, M]``, next state of its networks."""
 
 
@@ -62,9 +63,6 @@ class S2QMAC(CommMAC):
         super().__init__(settings, spec, make, M, comm=settings.comm, n_candidates=M, joint=joint)
         self.select = settings.s2q_select
         self.fix_prob = 1.0 if self.select == "none" else settings.s2q_fix_prob
-        self.reads_state = self.select == "oracle"
-        self.promise: Promise | None = None
-        """P while acting, which only the learner can tell (``s2q_select=oracle``)."""
         execution = CommMAC if settings.comm else BasicMAC
         self._build_execution = lambda: execution(settings, spec, make)
 
@@ -81,14 +79,22 @@ class S2QMAC(CommMAC):
 
     @torch.no_grad()
     def select_actions(
-        self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
+        self,
+        step: TensorDict,
+        state: TensorDict,
+        t_env: int,
+        test_mode: bool = False,
+        oracle: CandidateProbabilities | None = None,
     ) -> tuple[TensorDict, TensorDict]:
-        """See ``BasicMAC.select_actions``; tests follow Q^tot, for which each agent needs only its own history."""
+        """See ``Controller.select_actions``; tests follow Q^tot, for which each agent needs only its own history.
+
+        ``oracle`` says P where ``s2q_select=oracle``: ``S2QOracle`` plays so.
+        """
         values, hidden = self.step(step, state)  # [M, B, N, A], [M, B, N, H]
         k = torch.zeros(values.shape[1:3], dtype=torch.int64, device=values.device)
         carried: dict[str, Tensor] = {}
         if not test_mode:
-            p, carried = self._distribution(step, state, values, hidden)  # [B, M] or [B, N, M]
+            p, carried = self._distribution(step, state, values, hidden, oracle)  # [B, M] or [B, N, M]
             k = self._draw(p).masked_fill(state["follows_q0"].unsqueeze(1), 0)  # [B, N]
         index = k[None, :, :, None].expand(1, -1, -1, values.shape[-1])
         actions = self.selector.select(values.gather(0, index)[0], step["avail_actions"], t_env, test_mode)
@@ -97,13 +103,18 @@ class S2QMAC(CommMAC):
         return out, next_state.update(carried)
 
     def _distribution(
-        self, step: TensorDict, state: TensorDict, values: Tensor, hidden: Tensor
+        self,
+        step: TensorDict,
+        state: TensorDict,
+        values: Tensor,
+        hidden: Tensor,
+        oracle: CandidateProbabilities | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What k is drawn from, ``[B, M]`` or each agent's own ``[B, N, M]``; what to keep for the next step."""
         if self.select == "oracle":
-            assert self.promise is not None
-            p, promise_state = self.promise(step, state, greedy(values, step["avail_actions"]))
-            return p, {"promise": promise_state}
+            assert oracle is not None, "S2QOracle plays this"
+            p, oracle_hidden = oracle(step, state, greedy(values, step["avail_actions"]))
+            return p, {"oracle_hidden": oracle_hidden}
         if self.select == "random":
             return values.new_full((values.shape[1], self.n_copies), 1 / self.n_copies), {}
         _, log_p = self.predict(hidden[0])
@@ -157,3 +168,27 @@ class S2QMAC(CommMAC):
     def auxiliary_losses(self, batch: EpisodeBatch, steps: PackedSteps, histories: Tensor) -> dict[str, Tensor]:
         """None of the controller's: S2Q's learner trains the decoder's two heads together, since it alone knows P."""
         return {}
+
+
+class S2QOracle(Controller):
+    """Plays an ``S2QMAC`` that follows sub-values by the true P, from the environment's state (S2Q_oracle)."""
+
+    reads_state = True
+
+    def __init__(self, mac: S2QMAC, probabilities: CandidateProbabilities) -> None:
+        super().__init__()
+        self.mac = mac
+        self.spec = mac.spec
+        self.probabilities = probabilities
+
+    @property
+    def extra_fields(self) -> Scheme:
+        return self.mac.extra_fields
+
+    def initial_state(self, batch_size: int) -> TensorDict:
+        return self.mac.initial_state(batch_size)
+
+    def select_actions(
+        self, step: TensorDict, state: TensorDict, t_env: int, test_mode: bool = False
+    ) -> tuple[TensorDict, TensorDict]:
+        return self.mac.select_actions(step, state, t_env, test_mode, self.probabilities)

@@ -1,7 +1,6 @@
 """What every controller shares: the agents' inputs and their network, for one step or for a whole batch."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import torch
 from tensordict import TensorDict
@@ -9,10 +8,8 @@ from torch import Tensor, nn
 
 from shoal.components.batch import EpisodeBatch, PackedSteps, one_hot
 from shoal.components.spec import TeamSpec
+from shoal.modules.agents.agent import Agent
 from shoal.modules.layers.moments import Normaliser
-
-Make = Callable[..., Any]
-"""``make(kind, **parts)`` builds the component that the setting ``kind`` names, from its own settings."""
 
 NormaliseInputs: TypeAlias = Annotated[
     bool,
@@ -76,11 +73,11 @@ class TeamNetwork(nn.Module):
     an environment, so that environments can leave the batch when their episode ends.
     """
 
-    def __init__(self, spec: TeamSpec, inputs: TeamInputs, agent: nn.Module) -> None:
+    def __init__(self, spec: TeamSpec, inputs: TeamInputs, agent: Agent) -> None:
         super().__init__()
         self.spec = spec
         self.inputs = inputs
-        self.agent: Any = agent
+        self.agent = agent
 
     def initial_state(self, batch_size: int) -> TensorDict:
         """State of fresh episodes: recurrent state ``[B, M, N, H]`` and last actions as vectors ``[B, N, A]``."""
@@ -111,5 +108,4 @@ class TeamNetwork(nn.Module):
         return steps.pack(batch["alive"]) if self.agent.reads_alive else None
 
     def _run(self, inputs: Tensor, hidden: Tensor, counts: list[int], alive: Tensor | None) -> tuple[Tensor, Tensor]:
-        outputs, states = self.agent(inputs, hidden, counts, alive)
-        return outputs, states
+        return self.agent(inputs, hidden, counts, alive)

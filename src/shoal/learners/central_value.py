@@ -7,8 +7,9 @@ from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
-from shoal.controllers.team import Make
-from shoal.learners.learner import chosen
+from shoal.controllers.make import Make
+from shoal.learners.value_learner import chosen
+from shoal.modules.mixers.mixer import Mixer
 
 
 class CentralValue(nn.Module):
@@ -21,8 +22,7 @@ class CentralValue(nn.Module):
 
     def utilities(self, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
         """Utilities of the real steps: ``[P, N, A]``."""
-        utilities: Tensor = self.mac.unroll_packed(batch, steps)[0][0]
-        return utilities
+        return self.mac.unroll_packed(batch, steps)[0][0]
 
     def step(self, step: TensorDict, state: TensorDict) -> tuple[Tensor, Tensor]:
         """Utilities ``[B, N, A]`` while acting, and the recurrent state ``[1, B, N, H]``."""
@@ -34,14 +34,13 @@ class CentralValue(nn.Module):
 
         ``avail`` is what ``OwnValue`` reads.
         """
-        value: Tensor = self.mixer(chosen(utilities, actions), state)
-        return value
+        return self.mixer(chosen(utilities, actions), state)
 
 
 class OwnValue(nn.Module):
     """Q^tot in the place of Q* (S2Q over VDN, QMIX or QPLEX): one copy's networks, called as ``CentralValue`` is."""
 
-    def __init__(self, mac: BasicMAC, mixer: nn.Module) -> None:
+    def __init__(self, mac: BasicMAC, mixer: Mixer) -> None:
         super().__init__()
         self.mac = mac
         self.mixer = mixer
@@ -59,5 +58,4 @@ class OwnValue(nn.Module):
     def forward(self, utilities: Tensor, actions: Tensor, state: Tensor, avail: Tensor) -> Tensor:
         """Values of C joint actions, shapes as in ``CentralValue``; which actions are available: bool ``[R, N, A]``."""
         maxima = chosen(utilities, greedy(utilities, avail)).unsqueeze(0)  # [1, R, N]
-        value: Tensor = self.mixer(chosen(utilities, actions), state, maxima, actions)
-        return value
+        return self.mixer(chosen(utilities, actions), state, maxima, actions)

@@ -6,17 +6,20 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from shoal.components.action_selectors import UNAVAILABLE
+from shoal.components.action_selectors import UNAVAILABLE, greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
-from shoal.controllers.team import Make
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, with_auxiliary
+from shoal.controllers.controller import Controller
+from shoal.controllers.make import Make
+from shoal.controllers.vectors import VectorMAC
+from shoal.learners.learner import Metrics, with_auxiliary
+from shoal.learners.value_learner import ValueLearner, ValueLearnerSettings, chosen
 from shoal.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class LANSettings(LearnerSettings):
+class LANSettings(ValueLearnerSettings):
     critic: Annotated[str, "the centralised value"] = "lan_value"
     double_q: Annotated[bool, "choose the bootstrap action with the online network (mac=mq_mac has none to choose)"] = (
         True
@@ -28,26 +31,27 @@ class LANSettings(LearnerSettings):
     mask_dead: Annotated[bool, "whether dead agents are left out of the loss"] = False
 
 
-class LANLearner(Learner):
+class LANLearner(ValueLearner):
     """LAN (Avalos et al. 2023): a centralised value and every agent's own advantages, without a mixer.
 
         Q^i(s, tau, a) = V(s, tau) + A^i(tau^i, a)
         y^i_t = r_t + gamma (1 - terminated_t) (V'(s_{t+1}, tau_{t+1}) + A'^i_next)
         L = sum m^i (Q^i - y^i)^2 / sum m^i, over all critics j of the controller
 
-    The controller says what A^i of the executed action is and what A'^i_next is, for the actions that it chooses among:
-    indices (``basic_mac``; LAN, Bang-Bang LAN), sampled vectors (``qf_mac``) or codebooks (``mq_mac``). V reads the
-    first critic's recurrent state, which has seen o_t; the target's unroll has seen the whole history.
+    Actions are indices (``basic_mac``; LAN, Bang-Bang LAN), sampled vectors (``qf_mac``) or codebooks (``mq_mac``): a
+    ``VectorMAC`` says itself what A^i of the executed action is and what A'^i_next is. V reads the first critic's
+    recurrent state, which has seen o_t; the target's unroll has seen the whole history.
     """
 
     Settings = LANSettings
+    controller: BasicMAC
 
     @classmethod
     def check_actions(cls, spec: TeamSpec) -> None:
         """Nothing to refuse: the controller says what actions it needs."""
 
     @classmethod
-    def check_controller(cls, controller: type[BasicMAC]) -> None:
+    def check_controller(cls, controller: type[Controller]) -> None:
         if controller.has_sub_values:
             raise UserError(
                 f"The learner {cls.__name__} cannot train {controller.__name__}: "
@@ -79,13 +83,13 @@ class LANLearner(Learner):
         h = histories[0, acted] if s.lan_value_grad_to_encoder else histories[0, acted].detach()
         v = self.value(h, inputs[acted], state[acted], None if alive is None else alive[acted])  # [R]
         taken_outputs = outputs[:, acted]
-        a = mac.value_taken(taken_outputs, steps.pack(batch["actions"])[acted])  # [M, R, N]
+        a = self._value_taken(taken_outputs, steps.pack(batch["actions"])[acted])  # [M, R, N]
         q = v.unsqueeze(-1) + a
 
         with torch.no_grad():
             target_outputs, target_histories = self.target_controller.unroll_packed(batch, steps)
             target_outputs = self._centred(target_outputs, avail)
-            a_next = mac.value_next(outputs, self.target_controller, target_outputs, avail, s.double_q)  # [P, N]
+            a_next = self._value_next(outputs, target_outputs, avail)  # [P, N]
             v_next = self.target_value(target_histories[0], inputs, state, alive)  # [P]
             counted = alive[acted] if s.mask_dead and alive is not None else torch.ones_like(q[0], dtype=torch.bool)
             y = self.targets(batch, steps, (v_next.unsqueeze(-1) + a_next).T, counted.T).T  # [R, N]
@@ -108,9 +112,24 @@ class LANLearner(Learner):
         outputs, counted = self._passed
         self._passed = None
         metrics = {"lr": torch.tensor(self.optimiser.param_groups[0]["lr"])}
-        return metrics | self.controller.update_beside(
-            outputs, counted, self.target_controller, t_env, int(self.n_updates)
-        )
+        mac, target = self.controller, self.target_controller
+        if isinstance(mac, VectorMAC) and isinstance(target, VectorMAC):
+            metrics |= mac.before_step(outputs, counted, target, t_env, int(self.n_updates))
+        return metrics
+
+    def _value_taken(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """A of executed actions: outputs ``[M, R, N, A]``, actions ``[R, N (, d)]`` -> ``[M, R, N]``."""
+        mac = self.controller
+        return mac.value_taken(outputs, actions) if isinstance(mac, VectorMAC) else chosen(outputs, actions)
+
+    def _value_next(self, outputs: Tensor, target_outputs: Tensor, avail: Tensor | None) -> Tensor:
+        """A' of each agent's best action: outputs of both controllers ``[M, P, N, A]`` -> ``[P, N]``."""
+        mac, target, double_q = self.controller, self.target_controller, self.settings.double_q
+        if isinstance(mac, VectorMAC) and isinstance(target, VectorMAC):
+            return mac.value_next(outputs, target, target_outputs, double_q)
+        assert avail is not None
+        best = greedy(outputs[0] if double_q else target_outputs[0], avail)
+        return chosen(target_outputs[0], best)
 
     def _centred(self, outputs: Tensor, avail: Tensor | None) -> Tensor:
         """Advantages less their mean or their maximum over the available actions: ``[M, P, N, A]``."""

@@ -8,31 +8,35 @@ from torch import Tensor
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
-from shoal.controllers.team import Make
+from shoal.controllers.make import Make
 from shoal.declare import Range
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
+from shoal.learners.learner import Metrics, with_auxiliary
+from shoal.learners.value_learner import ValueLearner, ValueLearnerSettings, chosen
+from shoal.modules.mixers.mixer import Mixer
 
 
 @dataclass(frozen=True)
-class QLearnerSettings(LearnerSettings):
+class QLearnerSettings(ValueLearnerSettings):
     mixer: Annotated[str | None, "how utilities become a joint value; null trains every agent alone (IQL)"] = "qmix"
     td_loss: Annotated[float, "coefficient of the mean squared TD error (PyMARL2: 0.5; PyMARL: 1)", Range(0)] = 0.5
     double_q: Annotated[bool, "choose the bootstrap action with the online network"] = True
 
 
-class QLearner(Learner):
+class QLearner(ValueLearner):
     """Q-learning on a joint value (VDN, QMIX, QPLEX), or on every agent's own where there is no mixer (IQL).
 
     V_t = Q'(s_t, argmax_u Q(s_t, u)),   y = TD(lambda) of V,   L = c mean (Q(u) - y)^2
 
-    c is ``td_loss``; where a controller or its agent brings losses of its own, they are added.
+    c is ``td_loss``; where a controller or its agent brings losses of its own, they are added. A variant that weights
+    errors, or measures them otherwise, overrides ``error_loss``.
     """
 
     Settings = QLearnerSettings
 
     def build(self, make: Make) -> None:
         self.target_controller = self.target_of(self.controller)
-        self.mixer = self.target_mixer = None
+        self.mixer: Mixer | None = None
+        self.target_mixer: Mixer | None = None
         if self.settings.mixer is not None:
             self.mixer = self.make_mixer(make)
             self.target_mixer = self.target_of(self.mixer)
@@ -61,7 +65,7 @@ class QLearner(Learner):
         y = self.targets(batch, steps, v)
 
         td_error = q - y
-        loss = self.settings.td_loss * td_error.square().mean()
+        loss = self.settings.td_loss * self.error_loss(td_error, batch, steps)
         metrics = {
             "loss_td": loss.detach(),
             "td_error_abs": td_error.detach().abs().mean(),
@@ -69,3 +73,16 @@ class QLearner(Learner):
             "target_mean": y.mean(),
         }
         return with_auxiliary(loss, metrics, added)
+
+    def error_loss(self, td_error: Tensor, batch: EpisodeBatch, steps: PackedSteps) -> Tensor:
+        """The loss of the TD errors Q(u) - y, before its coefficient: their mean square.
+
+        Args:
+            td_error: of the transitions, ``[1, R]``; without a mixer one row an agent, ``[N, R]``.
+            batch: where they come from. ``steps.pack(batch[key])[steps.acted]`` is a key's value at each of them.
+            steps: the batch's real steps.
+
+        Returns:
+            A scalar.
+        """
+        return td_error.square().mean()

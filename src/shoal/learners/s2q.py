@@ -12,18 +12,20 @@ from torch.func import functional_call
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
 from shoal.components.diagnostics import candidate_shares
-from shoal.controllers.s2q import S2QMAC
-from shoal.controllers.team import Make
+from shoal.controllers.controller import Controller
+from shoal.controllers.make import Make
+from shoal.controllers.s2q import S2QMAC, S2QOracle
 from shoal.declare import Range
 from shoal.learners.central_value import CentralValue, OwnValue
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
+from shoal.learners.learner import Metrics, with_auxiliary
+from shoal.learners.value_learner import ValueLearner, ValueLearnerSettings, chosen
 from shoal.learners.wqmix import optimistic_weight
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class S2QSettings(LearnerSettings):
+class S2QSettings(ValueLearnerSettings):
     mixer: Annotated[str, "how utilities become a joint value, the same kind for every copy"] = "qmix"
     central_mac: Annotated[
         str | None, "controller of the utilities of a central Q* (the WQMIX base); null: Q* is Q^tot itself"
@@ -59,7 +61,7 @@ class S2QSettings(LearnerSettings):
             )
 
 
-class S2QLearner(Learner):
+class S2QLearner(ValueLearner):
     """S2Q: K+1 sub-values, each learning the best joint action that the earlier ones have not claimed.
 
     Source: "Retaining Suboptimal Actions to Follow Shifting Optima in Multi-Agent Reinforcement Learning"
@@ -89,16 +91,22 @@ class S2QLearner(Learner):
         else:
             own = OwnValue(self.controller.acting_part(), self.make_mixer(make))
             self.target_star = self.target_following(own, self._own_state)
-        self.controller.promise = self.promise
 
     def _own_state(self) -> dict[str, Tensor]:
         """Copy 0 as an ``OwnValue`` holds it."""
         mac, mixer = self.controller.acting_state(), copy_state_dict(self.mixer, 0)
         return {f"mac.{name}": v for name, v in mac.items()} | {f"mixer.{name}": v for name, v in mixer.items()}
 
-    def promise(self, step: TensorDict, state: TensorDict, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def behaviour(self) -> Controller:
+        """The controller, told the true P where ``s2q_select=oracle``."""
+        if self.controller.select == "oracle":
+            return S2QOracle(self.controller, self.candidate_probabilities)
+        return self.controller
+
+    def candidate_probabilities(self, step: TensorDict, state: TensorDict, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """P while acting, from the true state (S2Q_oracle): candidates ``[M, B, N]`` -> ``[B, M]``, recurrent state."""
-        carried = state.get("promise", None)
+        carried = state.get("oracle_hidden", None)
         if carried is None:
             carried = self.target_star.mac.initial_state(len(step))["hidden"]
         utilities, hidden = self.target_star.step(step, state.clone(recurse=False).update({"hidden": carried}))
@@ -136,13 +144,13 @@ class S2QLearner(Learner):
             # Where u is a candidate, the two online values are one, whatever rounding makes of them.
             rivals = values_at if cfg.s2q_w0_rhs == "target" else torch.where(match, q_star, online())  # [M, R]
             weight = successive_weights(q, y_k, q_star, rivals, cfg.w_c) if cfg.s2q_weighted else torch.ones_like(q)
-            promise = (values_at / cfg.T).softmax(0).T  # P: [R, M]
+            p = (values_at / cfg.T).softmax(0).T  # P: [R, M]
 
         loss_k = (weight * (q - y_k).square()).mean(-1)  # [M]
         state_hat, log_p_hat = self.controller.predict(histories[0, acted])
         if log_p_hat.ndim == 3:  # every agent's own prediction: [R, N, M]
-            promise, state_acted = promise.unsqueeze(1), state_acted.unsqueeze(1)
-        kl = kl_divergence(promise, log_p_hat).mean()
+            p, state_acted = p.unsqueeze(1), state_acted.unsqueeze(1)
+        kl = kl_divergence(p, log_p_hat).mean()
         if cfg.latent_kl_reduction == "mean":
             kl = kl / self.n_copies
         state_error = (state_hat - state_acted).square().mean()

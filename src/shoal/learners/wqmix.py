@@ -8,14 +8,15 @@ from torch import Tensor
 
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import EpisodeBatch, PackedSteps
-from shoal.controllers.team import Make
+from shoal.controllers.make import Make
 from shoal.declare import Range
 from shoal.learners.central_value import CentralValue
-from shoal.learners.learner import Learner, LearnerSettings, Metrics, chosen, with_auxiliary
+from shoal.learners.learner import Metrics, with_auxiliary
+from shoal.learners.value_learner import ValueLearner, ValueLearnerSettings, chosen
 
 
 @dataclass(frozen=True)
-class WQMIXSettings(LearnerSettings):
+class WQMIXSettings(ValueLearnerSettings):
     mixer: Annotated[str, "how utilities become the monotonic joint value"] = "qmix"
     central_mac: Annotated[str, "controller of the central utilities"] = "basic_central_mac"
     central_mixer: Annotated[str, "how central utilities become the unrestricted joint value"] = "ff"
@@ -25,7 +26,7 @@ class WQMIXSettings(LearnerSettings):
     central_loss: Annotated[float, "coefficient of the central value's loss", Range(0)] = 1.0
 
 
-class WQMIXLearner(Learner):
+class WQMIXLearner(ValueLearner):
     """WQMIX (Rashid et al. 2020), optimistic or centrally weighted.
 
         a = argmax Q,   V_t = Q*'(s_t, a_t),   y = TD(lambda) of V

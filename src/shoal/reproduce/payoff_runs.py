@@ -21,9 +21,9 @@ from shoal.components.batch import PackedSteps
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
-from shoal.learners.learner import chosen
 from shoal.learners.q_learner import QLearner
 from shoal.learners.s2q import S2QLearner
+from shoal.learners.value_learner import chosen
 from shoal.learners.wqmix import WQMIXLearner
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger

@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from shoal.components.batch import EpisodeBatch, Scheme, make_scheme
 from shoal.components.diagnostics import executed_shares
 from shoal.components.spec import TeamSpec
-from shoal.controllers.basic import BasicMAC
+from shoal.controllers.controller import Controller
 from shoal.declare import Checked, Range, Role
 from shoal.envs.reading import NO_ACTION
 from shoal.envs.team import EPISODE_FAILED
@@ -147,12 +147,12 @@ class Runner:
         """The vector environment that this runner collects from."""
         raise NotImplementedError
 
-    def scheme(self, controller: BasicMAC) -> Scheme:
+    def scheme(self, controller: Controller) -> Scheme:
         """Fields of the batches that ``run`` returns."""
         return make_scheme(self.spec, controller.extra_fields)
 
     def run(
-        self, controller: BasicMAC, t_env: int, test_mode: bool = False, frames: list[np.ndarray] | None = None
+        self, controller: Controller, t_env: int, test_mode: bool = False, frames: list[np.ndarray] | None = None
     ) -> Rollout:
         """Collect one episode from every copy.
 
@@ -217,7 +217,7 @@ class Runner:
 
     def _run_pending(
         self,
-        controller: BasicMAC,
+        controller: Controller,
         t_env: int,
         test_mode: bool,
         pending: np.ndarray,

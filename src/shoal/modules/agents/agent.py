@@ -1,5 +1,7 @@
 """What a controller asks of an agent's network."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 
@@ -11,6 +13,7 @@ class Agent(nn.Module):
     methods are for agents that bring a loss of their own, or that execute otherwise than they train.
     """
 
+    __call__: Callable[..., tuple[Tensor, Tensor]]
     hidden_dim: int
     copies: int
     reads_alive = False

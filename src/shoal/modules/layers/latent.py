@@ -1,4 +1,4 @@
-"""S2Q's encoder-decoder: from the team's histories to the state and to the promise of every sub-value."""
+"""S2Q's encoder-decoder: from the team's histories to the state and to the probabilities of the candidates."""
 
 from itertools import pairwise
 
@@ -21,7 +21,7 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Module):
-    """Latent to the state and, where there are candidates, to their promise: z -> (s_hat, log P_hat)."""
+    """Latent to the state and, where there are candidates, to their probabilities: z -> (s_hat, log P_hat)."""
 
     def __init__(self, latent_dim: int, hidden_dim: int, state_dim: int, n_candidates: int) -> None:
         super().__init__()

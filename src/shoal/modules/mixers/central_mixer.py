@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from shoal.declare import Range
 from shoal.modules.layers.stacked import StackedMLP
 from shoal.modules.mixers.initial import MixerSettings, scale_initial
+from shoal.modules.mixers.mixer import Mixer
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class CentralMixerSettings(MixerSettings):
     central_mixing_embed_dim: Annotated[int, "width of the central mixer's hidden layers", Range(1)] = 256
 
 
-class CentralMixer(nn.Module):
+class CentralMixer(Mixer):
     """Feed-forward central mixer (Rashid et al. 2020): f(s, q) + V(s), without monotonicity.
 
     Many candidate joint actions share a state, so the first layer's state part and V(s) are computed once for all.

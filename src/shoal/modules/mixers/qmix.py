@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from shoal.declare import Range
 from shoal.modules.layers.stacked import StackedLinear, StackedMLP
 from shoal.modules.mixers.initial import MixerSettings, scale_initial
+from shoal.modules.mixers.mixer import Mixer
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class QMixerSettings(MixerSettings):
     ] = 2
 
 
-class QMixer(nn.Module):
+class QMixer(Mixer):
     """QMIX (Rashid et al. 2018): Q^tot = ELU(q |W1(s)| + b1(s)) |W2(s)| + b2(s).
 
     Monotonic in every utility, because the mixing weights are absolute values and ELU increases; hence the joint

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from shoal.declare import Range
 from shoal.modules.layers.stacked import StackedMLP
 from shoal.modules.mixers.initial import MixerSettings, scale_initial
+from shoal.modules.mixers.mixer import Mixer
 
 _LEAST = 1e-10
 """Keeps the weights that must be positive off zero."""
@@ -24,7 +25,7 @@ class QPLEXMixerSettings(MixerSettings):
     ] = 2
 
 
-class QPLEXMixer(nn.Module):
+class QPLEXMixer(Mixer):
     """QPLEX (Wang et al. 2021): the sum of transformed utilities plus positively weighted advantages.
 
     With w_i(s) > 0, the maxima Q_i^max (no gradient) and positive attention weights lambda_i(s, u):

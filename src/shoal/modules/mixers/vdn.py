@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from shoal.modules.mixers.mixer import Mixer
 
 
 @dataclass(frozen=True)
@@ -10,7 +12,7 @@ class VDNMixerSettings:
     pass
 
 
-class VDNMixer(nn.Module):
+class VDNMixer(Mixer):
     """VDN (Sunehag et al. 2018): the sum of the agents' utilities; no parameters."""
 
     Settings = VDNMixerSettings
