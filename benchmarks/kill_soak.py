@@ -42,11 +42,11 @@ MARK = "KILL_SOAK"
 
 COMMON = ["seed=5", "save_buffer=True", "batch_size=4", "buffer_size=16", "test_nepisode=4", "target_update_interval=8"]
 GAME = [
-    *("env_args.shift_at=900", "env_args.episode_limit=3", "t_max=1800", "test_interval=90", "epsilon_anneal_time=900"),
+    *("env_args.shift_at=900", "env_args.time_limit=3", "t_max=1800", "test_interval=90", "epsilon_anneal_time=900"),
     *("save_model_interval=120", "runner_log_interval=30", "learner_log_interval=30"),
 ]
 BATTLE = [
-    *("env_args.map_name=3m", "env_args.max_steps=20", "t_max=1200", "test_interval=200", "epsilon_anneal_time=600"),
+    *("env_args.map_name=3m", "env_args.time_limit=20", "t_max=1200", "test_interval=200", "epsilon_anneal_time=600"),
     *("save_model_interval=150", "runner_log_interval=60", "learner_log_interval=60"),
 ]
 CASES = {

@@ -29,7 +29,7 @@ def measure(alg: str, env_name: str, horizon: int, batch_size: int, episodes: in
 
     raw = files.merge(files.load("envs", "sisl", env_name), files.load("algs", alg))
     small = {"seed": 1, "batch_size": batch_size, "buffer_size": 64, "epsilon_start": 0.05, "epsilon_finish": 0.05}
-    raw = files.merge(raw, small | {"env_args": {"env_name": env_name, "max_cycles": horizon}})
+    raw = files.merge(raw, small | {"env_args": {"env_name": env_name, "time_limit": horizon}})
     with Console(1, live=False) as console, tempfile.TemporaryDirectory() as folder:
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, Path(folder))
         try:

@@ -27,7 +27,7 @@ def main() -> None:
     for name in NEEDS:
         env_args = files.load("envs", "sisl", name)["env_args"] | {"env_name": name}
         ours = SislEnv(SislSettings(**env_args))
-        bare = importlib.import_module(find_module(name)).parallel_env(**env_args["env_kwargs"], max_cycles=501)
+        bare = importlib.import_module(find_module(name)).parallel_env(**env_args["kwargs"], max_cycles=501)
         ours.action_space.seed(0)
         actions = [ours.action_space.sample() for _ in range(args.steps)]
         steps, alone, resets = [], [], []

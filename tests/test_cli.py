@@ -372,7 +372,7 @@ def test_list_names_everything_with_one_line(cli):
 
 
 def test_print_config_shows_every_setting_with_its_meaning(cli):
-    result = cli("print_config", *GAME, *QUICK, "env_args.episode_limit=2")
+    result = cli("print_config", *GAME, *QUICK, "env_args.time_limit=2")
     assert result.status == 0
     plain = re.sub(r"\x1b\[[0-9;]*m", "", result.out)
     shown = dict(re.findall(r"^ +(\w+) = .*# (.+)$", plain, re.MULTILINE))
@@ -458,7 +458,7 @@ def test_print_config_says_where_each_value_comes_from(cli):
     assert shown["lr"] == ("0.125", "command line")
     assert shown["seed"][1] == "drawn"
     assert shown["epsilon_start"] == ("1.0", None)
-    assert shown["max_steps"] == ("100", None)
+    assert shown["time_limit"] == ("100", None)
 
 
 def test_a_map_of_no_entry_has_the_values_of_every_map(cli):
@@ -491,7 +491,7 @@ HERE = """
 extends: smax
 env_args: {map_name: 2s3z}
 per_map:
-  2s3z: {batch_size: 32, lr: 0.5, gamma: 0.5, env_args: {max_steps: 7}}
+  2s3z: {batch_size: 32, lr: 0.5, gamma: 0.5, env_args: {time_limit: 7}}
 """
 
 
@@ -510,14 +510,14 @@ def test_the_algorithms_map_wins_over_the_environments_and_the_command_line_over
     assert shown["env"] == ("'smax'", "envs/smax.yaml")
     assert shown["batch_size"] == ("16", "mine.yaml, map 2s3z")
     assert shown["gamma"] == ("0.5", "here.yaml, map 2s3z")
-    assert shown["max_steps"] == ("7", "here.yaml, map 2s3z")
+    assert shown["time_limit"] == ("7", "here.yaml, map 2s3z")
     assert shown["lr"] == ("0.125", "command line")
 
 
 def test_the_map_is_the_one_that_the_run_ends_up_with(cli, own_files):
     shown = sources(cli("print_config", *own_files, "with", "env_args.map_name=6h_vs_8z"))
     assert shown["batch_size"] == ("8", "mine.yaml")
-    assert shown["max_steps"] == ("100", None)
+    assert shown["time_limit"] == ("100", None)
     assert shown["epsilon_anneal_time"] == ("500000", "algs/qmix.yaml, map 6h_vs_8z")
     Path("map.yaml").write_text("env_args: {map_name: 2s3z}\n")
     Path("bare.yaml").write_text("env: smax\n")
@@ -534,7 +534,7 @@ def test_the_environments_default_map_has_its_entry_too(cli):
 
 def test_a_suite_that_names_its_environments_has_entries_for_them(cli):
     options = ["print_config", "--config=qmix", "--env-config=sisl"]
-    shown = sources(cli(*options, "with", "env_args.env_name=waterworld", "env_args.env_kwargs.n_poisons=5"))
+    shown = sources(cli(*options, "with", "env_args.env_name=waterworld", "env_args.kwargs.n_poisons=5"))
     assert shown["n_evaders"] == ("1", "envs/sisl.yaml, map waterworld")
     assert shown["n_poisons"] == ("5", "command line")
     assert "n_walkers" not in shown

@@ -135,7 +135,7 @@ def test_payoff_games(tmp_path: Path, alg: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("alg", DISCRETE)
 def test_smax(tmp_path: Path, alg: str) -> None:
-    trained(tmp_path, alg, env="smax", env_args={"map_name": "3m", "max_steps": 20})
+    trained(tmp_path, alg, env="smax", env_args={"map_name": "3m", "time_limit": 20})
 
 
 class TinyPyMARL:

@@ -56,7 +56,7 @@ def test_the_actions_that_were_executed_are_those_that_are_stored_and_learnt_fro
 def test_a_time_limit_keeps_its_last_observation(tmp_path: Path, name: str, runner: str) -> None:
     for package in NEEDS[name]:
         pytest.importorskip(package, reason=INSTALL)
-    args = {"env_name": name, "max_cycles": 6}
+    args = {"env_name": name, "time_limit": 6}
     copies = {"batch_size_run": 2} if runner == "parallel" else {}
     run = experiment(tmp_path, "sisl", args, **IMITATION, runner=runner, **copies)
     try:
@@ -79,7 +79,7 @@ def test_a_time_limit_keeps_its_last_observation(tmp_path: Path, name: str, runn
 def test_discrete_algorithms_play_the_corners(tmp_path: Path, alg: str, name: str) -> None:
     for package in NEEDS[name]:
         pytest.importorskip(package, reason=INSTALL)
-    args = {"env_name": name, "max_cycles": 5, "action_mode": "bang_bang"}
+    args = {"env_name": name, "time_limit": 5, "action_mode": "bang_bang"}
     run = experiment(tmp_path, "sisl", args, **files.load("algs", alg) | SMALL, runner="episode")
     try:
         assert isinstance(run.runner.env.single_action_space, spaces.MultiDiscrete)

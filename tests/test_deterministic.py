@@ -4,12 +4,12 @@ import pytest
 
 from runners.launch import curves, in_process
 
-GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.episode_limit=3"]
+GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.time_limit=3"]
 SIZES = ["t_max=90", "batch_size=4", "buffer_size=12", "test_nepisode=2"]
 LOG = ["test_interval=15", "runner_log_interval=12", "learner_log_interval=12"]
 QUICK = [*SIZES, *LOG, "save_model=False", "epsilon_anneal_time=60", "target_update_interval=8"]
 
-BATTLE = ["--env-config=smax", "with", "env_args.map_name=3m", "env_args.max_steps=20", "batch_size_run=4"]
+BATTLE = ["--env-config=smax", "with", "env_args.map_name=3m", "env_args.time_limit=20", "batch_size_run=4"]
 BATTLE_QUICK = ["t_max=600", "batch_size=8", "buffer_size=16", "test_nepisode=4", *LOG, "save_model=False"]
 
 

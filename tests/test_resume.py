@@ -20,7 +20,7 @@ from shoal.runners.runner import Runner
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
-GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.episode_limit=3"]
+GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.time_limit=3"]
 SIZES = ["seed=5", "batch_size=4", "buffer_size=12", "test_nepisode=2", "target_update_interval=8"]
 LOG = ["test_interval=15", "runner_log_interval=12", "learner_log_interval=12"]
 SAVE = ["save_model_interval=24", "save_buffer=True", "keep_checkpoints=0", "keep_buffers=0"]
@@ -393,7 +393,7 @@ def test_one_file_of_checkpoints_can_be_resumed(tmp_path, whole):
 def test_battles_go_on_as_if_they_had_not_stopped(tmp_path):
     folder = tmp_path / "whole"
     folder.mkdir()
-    battle = ["env_args.map_name=3m", "env_args.max_steps=20", "batch_size_run=4", "t_max=900"]
+    battle = ["env_args.map_name=3m", "env_args.time_limit=20", "batch_size_run=4", "t_max=900"]
     sizes = ["seed=5", "batch_size=8", "buffer_size=16", "test_nepisode=4", "save_model_interval=300"]
     args = ["--config=s2q", "--env-config=smax", "with", *battle, *sizes, "test_interval=150", *LOG[1:]]
     assert in_process(folder, *args, *SAVE[1:]) == 0

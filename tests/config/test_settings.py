@@ -289,7 +289,7 @@ def test_one_sentence_names_every_mistake():
     for words in (
         "lr='fast' has the wrong type",
         "rnn_hidden_dim=0 is out of range: it must be at least 1 (width of",
-        "env_args.episode_limit=-1 is out of range",
+        "env_args.time_limit=-1 is out of range",
         "7 unknown settings: ",
         "'bacth_size': did you mean 'batch_size'",
         "'map_name': nothing in this run reads it, only env=grf, env=sc2, env=sc2hard, env=sc2v2, env=smax as "

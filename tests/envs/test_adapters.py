@@ -88,7 +88,7 @@ def test_bang_bang_team():
     ],
 )
 def test_action_mode_must_fit(own, mode):
-    with pytest.raises(UserError, match=f"action_mode={mode} does not fit 'x'"):
+    with pytest.raises(UserError, match=f"action_mode={mode} does not fit x"):
         Team([spaces.Box(0, 1, (1,))], [own], "x", ActionSettings(mode))
 
 

@@ -55,7 +55,7 @@ def test_shift_follows_its_own_steps_without_the_runs():
 
 def test_repeated_game_for_three_agents():
     table = np.arange(8).reshape(2, 2, 2).tolist()
-    env = MatrixGameEnv(MatrixGameSettings(payoff=table, episode_limit=4))
+    env = MatrixGameEnv(MatrixGameSettings(payoff=table, time_limit=4))
     assert env.episode_limit == 4
     assert list(env.action_space.nvec) == [2, 2, 2]
     env.reset(seed=0)
@@ -87,7 +87,7 @@ def test_refused_settings(settings, message):
 
 # Many copies behind one step.
 
-SHIFT = MatrixGameSettings(payoff=BEFORE, payoff_after=AFTER, shift_at=4, episode_limit=3)
+SHIFT = MatrixGameSettings(payoff=BEFORE, payoff_after=AFTER, shift_at=4, time_limit=3)
 
 
 @pytest.mark.parametrize("tell_steps", [True, False])

@@ -29,7 +29,7 @@ def settings(name, **changes):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_check_env_and_sizes(name):
-    env = SislEnv(settings(name, max_cycles=12))
+    env = SislEnv(settings(name, time_limit=12))
     check_env(env, skip_render_check=True)
     n_agents, obs_dim, n_actions = SIZES[name]
     assert env.observation_space["obs"].shape == (n_agents, obs_dim)
@@ -44,7 +44,7 @@ def test_check_env_and_sizes(name):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_an_episode_is_its_seed_and_its_actions(name):
-    observations, rewards, flags, info = assert_same_seed_same_episode(SislEnv(settings(name, max_cycles=15)))
+    observations, rewards, flags, info = assert_same_seed_same_episode(SislEnv(settings(name, time_limit=15)))
     assert len(rewards) == 15
     assert flags == (False, True)
     assert info["hit_limit"] == 1.0
@@ -65,7 +65,7 @@ def test_the_papers_arguments_reach_the_games():
 def test_multiwalkers_own_time_limit_is_called_the_tasks_end():
     """The library's fault that the wrapper is there for; without it, `max_cycles` could simply be passed on."""
     args = settings("multiwalker")
-    env = importlib.import_module(sisl.find_module("multiwalker")).parallel_env(**args.env_kwargs, max_cycles=20)
+    env = importlib.import_module(sisl.find_module("multiwalker")).parallel_env(**args.kwargs, max_cycles=20)
     env.reset(seed=0)
     still = {agent: np.zeros(4, np.float32) for agent in env.agents}
     ends = [env.step(still)[2:4] for _ in range(20)]
@@ -75,7 +75,7 @@ def test_multiwalkers_own_time_limit_is_called_the_tasks_end():
 
 
 def test_multiwalkers_time_limit_is_no_end():
-    env = SislEnv(settings("multiwalker", max_cycles=20))
+    env = SislEnv(settings("multiwalker", time_limit=20))
     env.reset(seed=0)
     steps = [env.step(np.zeros((2, 4), np.float32)) for _ in range(20)]
     assert [s[2:4] for s in steps] == [(False, False)] * 19 + [(False, True)]
@@ -98,11 +98,11 @@ def test_multiwalkers_fall_ends_the_episode_and_is_charged_once():
     assert min(rewards[:-1]) > -20
     assert len(rewards) < 500
     # The step of the fall may be the last one that the clock allows: then the fall counts.
-    again = episode(SislEnv(settings("multiwalker", max_cycles=len(rewards))), 1)
+    again = episode(SislEnv(settings("multiwalker", time_limit=len(rewards))), 1)
     assert again[1:3] == (rewards, (True, False))
     assert again[3]["hit_limit"] == 0.0
     # One step earlier it is the clock.
-    assert episode(SislEnv(settings("multiwalker", max_cycles=len(rewards) - 1)), 1)[2] == (False, True)
+    assert episode(SislEnv(settings("multiwalker", time_limit=len(rewards) - 1)), 1)[2] == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_waterworlds_last_pursuer_pays_twice(actions, paid):
         env = SislEnv(settings("waterworld", fix_double_thrust=fixed))
         env.reset(seed=0)
         assert env.step(actions)[1] == pytest.approx(-expected, abs=1e-6)
-        mean = SislEnv(settings("waterworld", fix_double_thrust=fixed, reward_scalarisation="mean", reward_scale=3.0))
+        mean = SislEnv(settings("waterworld", fix_double_thrust=fixed, reward_aggregation="mean", reward_scale=3.0))
         mean.reset(seed=0)
         assert mean.step(actions)[1] == pytest.approx(-1.5 * expected, abs=1e-6)
 
@@ -129,17 +129,17 @@ def test_waterworlds_last_pursuer_pays_twice(actions, paid):
 def test_the_thrust_that_is_given_back_follows_the_arguments():
     changed = {"thrust_penalty": -0.2, "pursuer_max_accel": 0.3}
     base = settings("waterworld", fix_double_thrust=True)
-    env = SislEnv(replace(base, env_kwargs=base.env_kwargs | changed))
+    env = SislEnv(replace(base, kwargs=base.kwargs | changed))
     env.reset(seed=0)
     assert env.step(np.ones((2, 2), np.float32))[1] == pytest.approx(-2 * 0.2 * 0.3, abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "n_actions", "cost"), [("waterworld", 4, 0.75), ("multiwalker", 16, None)])
 def test_corners_as_actions(name, n_actions, cost):
-    env = SislEnv(settings(name, action_mode="bang_bang", max_cycles=10))
+    env = SislEnv(settings(name, action_mode="bang_bang", time_limit=10))
     check_env(env, skip_render_check=True)
     assert env.action_space == spaces.MultiDiscrete([n_actions] * 2)
-    free = SislEnv(settings(name, max_cycles=10))
+    free = SislEnv(settings(name, time_limit=10))
     seen, _ = env.reset(seed=5)
     assert seen["avail_actions"].all()
     np.testing.assert_array_equal(seen["obs"], free.reset(seed=5)[0]["obs"])
@@ -153,7 +153,7 @@ def test_corners_as_actions(name, n_actions, cost):
 
 
 def test_own_state_of_multiwalker():
-    env = SislEnv(settings("multiwalker", state_from_obs=False))
+    env = SislEnv(settings("multiwalker", own_state=True))
     assert env.observation_space["state"].shape == (2 * 24 + 3,)
     observations, _, flags, _ = episode(env, 1)
     assert flags == (True, False)  # a fallen walker has no state any more
@@ -164,15 +164,15 @@ def test_own_state_of_multiwalker():
     ("name", "changes", "message"),
     [
         ("multiwalker", {"env_name": "walker"}, "must be one of multiwalker, waterworld, pursuit"),
-        ("multiwalker", {"max_cycles": 0}, "max_cycles=0"),
+        ("multiwalker", {"time_limit": 0}, "time_limit=0"),
         ("multiwalker", {"reward_scale": 0.0}, "reward_scale"),
         ("multiwalker", {"fix_double_thrust": True}, "leave it out for multiwalker"),
-        ("waterworld", {"fix_double_thrust": True, "env_kwargs": {"local_ratio": 0.5}}, "local_ratio=1.0 only"),
-        ("waterworld", {"state_from_obs": False}, "no state of its own"),
-        ("waterworld", {"env_kwargs": {"colour": 1}}, "colour is no argument of waterworld: it has encounter_reward"),
-        ("multiwalker", {"env_kwargs": {"max_cycles": 9}}, "it is env_args.max_cycles"),
-        ("waterworld", {"env_kwargs": {"n_evaders": -1}}, "n_evaders=-1 must be a whole number of at least 1"),
-        ("multiwalker", {"env_kwargs": {"n_walkers": 0}}, "n_walkers=0 must be"),
+        ("waterworld", {"fix_double_thrust": True, "kwargs": {"local_ratio": 0.5}}, "requires local_ratio=1.0"),
+        ("waterworld", {"own_state": True}, "no state of its own"),
+        ("waterworld", {"kwargs": {"colour": 1}}, "colour is no argument of waterworld: it has encounter_reward"),
+        ("multiwalker", {"kwargs": {"max_cycles": 9}}, "it is env_args.time_limit"),
+        ("waterworld", {"kwargs": {"n_evaders": -1}}, "n_evaders=-1 must be a whole number of at least 1"),
+        ("multiwalker", {"kwargs": {"n_walkers": 0}}, "n_walkers=0 must be"),
         ("pursuit", {"action_mode": "continuous"}, "set env_args.action_mode=discrete"),
         ("pursuit", {"action_mode": "bang_bang"}, "does not fit"),
     ],

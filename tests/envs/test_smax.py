@@ -64,7 +64,7 @@ def test_import_needs_no_jax_and_building_prints_nothing():
 def test_missing_jaxmarl_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "jaxmarl", None)
     with pytest.raises(UserError, match=r"'jaxmarl', which is not installed: run pip install .*\[smax\]"):
-        SmaxEnv(SmaxSettings(max_steps=99))  # settings that no other test has cached
+        SmaxEnv(SmaxSettings(time_limit=99))  # settings that no other test has cached
 
 
 def test_check_env():
@@ -81,7 +81,7 @@ def test_known_maps_are_jaxmarls():
     ("settings", "message"),
     [
         ({"map_name": "2s3Z"}, "did you mean '2s3z'.*smacv2_20_units"),
-        ({"max_steps": 0}, "max_steps"),
+        ({"time_limit": 0}, "time_limit"),
         ({"sight_range": 0.0}, "sight_range"),
         ({"attack_mode": "weakest"}, "closest, random"),
         ({"observation_type": "image"}, "unit_list, conic"),
@@ -331,7 +331,7 @@ def test_an_unscaled_state_is_jaxmarls_own(make_learner):
 
 
 def test_time_limit_is_truncated():
-    env = SmaxEnv(SmaxSettings(max_steps=3))
+    env = SmaxEnv(SmaxSettings(time_limit=3))
     assert env.episode_limit == 3
     env.reset(seed=0)
     flags = [env.step(np.full(3, STOP))[2:] for _ in range(3)]
@@ -385,7 +385,7 @@ def test_more_settings_take_effect(kwargs):
 @pytest.mark.slow
 def test_walls_kill_or_not():
     for walls_cause_death, deaths in ((True, 3), (False, 0)):
-        env = SmaxEnv(SmaxSettings(walls_cause_death=walls_cause_death, enemy_shoots=False, max_steps=15))
+        env = SmaxEnv(SmaxSettings(walls_cause_death=walls_cause_death, enemy_shoots=False, time_limit=15))
         env.reset(seed=0)
         for _ in range(15):
             _, _, terminated, truncated, info = env.step(np.full(3, WEST))

@@ -74,5 +74,5 @@ def test_corners_are_paid_as_their_vectors():
 
 
 def test_its_actions_are_continuous():
-    with pytest.raises(UserError, match="action_mode=discrete does not fit 'toy_modes'"):
+    with pytest.raises(UserError, match="action_mode=discrete does not fit env=toy_modes"):
         ToyModesEnv(ToyModesSettings(action_mode="discrete"))

@@ -23,7 +23,7 @@ def greedy_return(tmp_path: Path, alg: str, episodes: int, **settings: Any) -> f
     pytest.importorskip("pymunk", reason="pip install 'pymunk<7' pygame scipy")
     raw = files.merge(files.load("envs", "sisl", "waterworld"), files.load("algs", alg))
     sizes = {"seed": 1, "buffer_size": 200, "t_max": 150_000, "save_model": False}
-    raw = files.merge(raw, sizes | settings | {"env_args": {"env_name": "waterworld", "max_cycles": 100}})
+    raw = files.merge(raw, sizes | settings | {"env_args": {"env_name": "waterworld", "time_limit": 100}})
     with Console(1, live=False) as console:
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, tmp_path)
         try:

@@ -45,7 +45,7 @@ def results(tmp_path):
             tests = np.linspace(start, end, 6).tolist() + [end] * 14
             if name == "qmix" and task == "waterworld":
                 tests[4:10] = [20.0] * 6
-            args = {"env_name": task, "max_cycles": 200, "env_kwargs": {"of": task}}
+            args = {"env_name": task, "time_limit": 200, "kwargs": {"of": task}}
             folder = tmp_path / "sacred" / str(number)
             curve = {TEST_RETURN: ([100 * k for k in range(20)], tests)}
             record(folder, curve, "COMPLETED", name=name, seed=seed, env="sisl", test_interval=100, env_args=args)
@@ -90,7 +90,7 @@ def test_without_a_method_above_random_there_is_no_anchored_scale(results, tmp_p
     assert "minmax" in printed.out
     assert "anchored" not in printed.out
     assert "nothing to anchor a scale at" in printed.err
-    assert "run 1 has env_args.env_kwargs={'of': 'waterworld'}, which the baselines have not" in printed.err
+    assert "run 1 has env_args.kwargs={'of': 'waterworld'}, which the baselines have not" in printed.err
 
 
 def test_the_tail_is_at_least_five_tests(tmp_path):

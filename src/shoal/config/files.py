@@ -6,7 +6,7 @@ what changes on it. docs/settings.md tells users about them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,19 @@ def resolved(layers: Iterable[Layer], env: Any, map_name: Any) -> list[Layer]:
         if _named(map_name, layer.per_map)
     ]
     return [*stack, *in_env, *on_map]
+
+
+def renamed(layers: Iterable[Layer], env: Any) -> list[Layer]:
+    """``layers`` with what old versions called otherwise in the suite ``env`` under the names of today.
+
+    Raises:
+        UserError: a layer gives one setting two values by two names.
+    """
+    return [
+        replace(layer, settings=read.settings, notes=[*layer.notes, *read.notes])
+        for layer in layers
+        for read in [old_names.in_env_args(layer.settings, env, layer.source)]
+    ]
 
 
 def _named(name: Any, entries: Mapping[str, Any]) -> bool:

@@ -47,6 +47,35 @@ def _equal_to(key: str) -> Callable[[Any, Values], bool]:
 RENAMED = {"hidden_dim": "rnn_hidden_dim"}
 """Their name -> ours, where the values mean the same."""
 
+
+@dataclass(frozen=True)
+class Moved:
+    """What a setting of an environment, which had a name of its own there, is called in all of them."""
+
+    name: str
+    inverted: bool = False
+    """Whether true is false now."""
+
+    def value(self, old: Any) -> Any:
+        return not old if self.inverted and isinstance(old, bool) else old
+
+
+_STARCRAFT = {"obs_instead_of_state": Moved("own_state", inverted=True)}  # SMAC's name
+IN_ENV_ARGS: dict[str, dict[str, Moved]] = {
+    "matrix_game": {"episode_limit": Moved("time_limit")},
+    "sc2": _STARCRAFT,
+    "sc2hard": _STARCRAFT,
+    "sc2v2": _STARCRAFT,
+    "sisl": {
+        "env_kwargs": Moved("kwargs"),
+        "max_cycles": Moved("time_limit"),
+        "reward_scalarisation": Moved("reward_aggregation"),
+        "state_from_obs": Moved("own_state", inverted=True),
+    },
+    "smax": {"max_steps": Moved("time_limit")},  # JaxMARL's name
+}
+"""Suite -> old name in ``env_args`` -> what Shoal calls it in every suite."""
+
 NO_LABELS = Old("name says what a run is called", _any)
 NO_WANDB = Old("runs are recorded by sacred, with use_tensorboard=True for TensorBoard too", _any)
 NO_PRIORITIES = Old("episodes are sampled uniformly", _any)
@@ -88,8 +117,7 @@ OLD: dict[str, Old] = {
     ),
     "common_reward": Old("the team shares one reward", (True,)),
     "reward_scalarisation": Old(
-        "env_args.reward_aggregation=mean (gymma, pettingzoo) or env_args.reward_scalarisation=mean (sisl) average "
-        "the agents' rewards",
+        "env_args.reward_aggregation=mean averages the agents' rewards",
         ("sum",),
     ),
     "add_value_last_step": Old("only actor-critic methods read it", _any),
@@ -187,6 +215,37 @@ def _update_interval(ours: dict[str, Any], source: str, notes: list[str]) -> Non
         if ours.setdefault(name, wanted) != wanted:
             raise UserError(f"{key}={value} and {name}={ours[name]} ({source}) exclude each other: leave {key} out.")
     notes.append(f"{key}={value} in {source} is called target_update_interval here, target_update_unit=gradient_steps")
+
+
+def in_env_args(given: Mapping[str, Any], env: Any, source: str) -> Translated:
+    """Settings of a source with those of the environment suite ``env`` under the names of today.
+
+    Raises:
+        UserError: two names of one setting have different values.
+    """
+    result = Translated(dict(given))
+    old_names, env_args = IN_ENV_ARGS.get(env, {}) if isinstance(env, str) else {}, given.get("env_args")
+    if not isinstance(env_args, Mapping) or not old_names.keys() & env_args.keys():
+        return result
+    ours = {key: value for key, value in env_args.items() if key not in old_names}
+    for old, moved in old_names.items():
+        if old not in env_args:
+            continue
+        said, value = f"env_args.{old}={env_args[old]}", moved.value(env_args[old])
+        if ours.setdefault(moved.name, value) != value:
+            other = f"env_args.{moved.name}={ours[moved.name]}"
+            raise UserError(f"{said} and {other} ({source}) are one setting: leave env_args.{old} out.")
+        result.notes.append(f"{said} in {source} is called env_args.{moved.name}={value} here")
+    result.settings["env_args"] = ours
+    return result
+
+
+def current(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings under the names of today; what cannot be told apart is left as it is."""
+    try:
+        return in_env_args(config, config.get("env"), "the record").settings
+    except UserError:
+        return dict(config)
 
 
 def is_foreign(source: str, sources: Mapping[str, str]) -> bool:

@@ -47,7 +47,7 @@ def raw_config(
             if option in chosen:
                 named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
                 _refuse_other(recorded, named, f"{option}={chosen[option]}")
-        layers = [files.Layer("checkpoint", recorded), *given]
+        layers = files.renamed([files.Layer("checkpoint", recorded), *given], recorded["env"])
         return *files.overlay(layers), content, files.notes(layers)
 
     if not chosen and updates.get("checkpoint_path") and updates.get("evaluate"):
@@ -65,7 +65,8 @@ def raw_config(
     default = files.Layer("default.yaml", files.read(files.FOLDER / "default.yaml"))
     yamls = [*files.layers("envs", chosen["--env-config"]), *files.layers("algs", chosen["--config"])]
     bare = files.overlay([default, *yamls, *given])[0]
-    layers = [default, *files.resolved(yamls, bare.get("env"), _map_name(bare)), *given]
+    env = bare.get("env")
+    layers = files.renamed([default, *files.resolved(yamls, env, _map_name(bare)), *given], env)
     config, sources = files.overlay(layers)
     content = None
     if config.get("checkpoint_path"):

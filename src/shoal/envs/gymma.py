@@ -115,7 +115,7 @@ class GymmaEnv(AdaptedEnv):
             raise UserError(
                 f"{self._where} has {len(observation_spaces)} observations for {len(action_spaces)} actions."
             )
-        self._team = Team(observation_spaces, action_spaces, settings.key, settings)
+        self._team = Team(observation_spaces, action_spaces, self._where, settings)
         self._how = settings.reward_aggregation
         self._steps = 0
         self.observation_space = self._team.observation_space()

@@ -52,7 +52,7 @@ class MatrixGameSettings(Checked):
     )
     payoff_after: Annotated[list[Any] | None, "table that replaces payoff from shift_at on; null: none"] = None
     shift_at: Annotated[int | None, "environment steps of the run after which payoff_after holds", Range(0)] = None
-    episode_limit: Annotated[int, "steps per episode, the last of which is terminal", Range(1)] = 1
+    time_limit: Annotated[int, "steps per episode; the last one ends the game (terminated)", Range(1)] = 1
 
     def __post_init__(self) -> None:
         """Refuse tables that are no game.
@@ -88,7 +88,7 @@ class MatrixGameVectorEnv(VectorEnv):
         self._best = np.array([before.max(), after.max()])
         self._shift_at = settings.shift_at
         self.num_envs = num_envs
-        self.episode_limit = settings.episode_limit
+        self.episode_limit = settings.time_limit
         N, A = before.ndim, before.shape[0]
         self.single_observation_space = spaces.Dict(
             obs=spaces.Box(0.0, 1.0, (N, 1), np.float32),

@@ -101,7 +101,7 @@ class PyMARLEnv(AdaptedEnv):
         view = spaces.Box(-np.inf, np.inf, obs_shape, np.float32)
         self._state_space = spaces.Box(-np.inf, np.inf, state_shape, np.float32)
         self._state_dim = int(np.prod(state_shape))
-        self._team = Team([view] * N, [spaces.Discrete(A)] * N, settings.key)
+        self._team = Team([view] * N, [spaces.Discrete(A)] * N, self._where)
         self.episode_limit = limit
         self.observation_space = self._team.observation_space(self._state_dim)
         self.action_space = self._team.action_space

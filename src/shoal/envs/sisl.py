@@ -7,14 +7,13 @@ import inspect
 import os
 import pkgutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from shoal.declare import Range, Role
-from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
-from shoal.envs.team import ActionSettings
+from shoal.envs.parallel import ParallelEnv, ParallelSettings
 from shoal.utils.errors import UserError
 from shoal.utils.extras import install_command
 
@@ -24,27 +23,23 @@ INSTALL = f"run {install_command('sisl')}"
 NEEDS = {"multiwalker": ("Box2D", "pygame"), "waterworld": ("pymunk", "pygame", "scipy"), "pursuit": ("pygame",)}
 
 OURS = ("self", "max_cycles", "render_mode", "FPS")
-"""What `env_kwargs` may not hold: set elsewhere, or without a meaning here."""
+"""What `kwargs` may not hold: set elsewhere, or without a meaning here."""
 
 IDLE = 0.1
 """Below this length an action counts as idling."""
 
 
 @dataclass(frozen=True)
-class SislSettings(ActionSettings):
+class SislSettings(ParallelSettings):
     """Settings of the SISL environments."""
 
     env_name: Annotated[Literal["multiwalker", "waterworld", "pursuit"], "which of them", Role.TASK] = "multiwalker"
-    max_cycles: Annotated[int, "steps per episode", Range(1)] = 500
-    reward_scalarisation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
+    time_limit: Annotated[int, "steps per episode", Range(1)] = 500
+    own_state: Annotated[bool, "take the environment's state vector, if any; off: all observations"] = False
     reward_scale: Annotated[float, "factor on the team's reward, and so on the recorded returns", Range(above=0)] = 1.0
-    state_from_obs: Annotated[bool, "state: all observations in a row; off: the environment's own, if it has one"] = (
-        True
-    )
     fix_double_thrust: Annotated[
         bool, "waterworld: give back the thrust penalty that the last pursuer pays a second time"
     ] = False
-    env_kwargs: Annotated[dict[str, Any], "further arguments of the environment"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
@@ -57,8 +52,8 @@ class SislSettings(ActionSettings):
             raise UserError(f"env_args.env_name={self.env_name!r} must be one of {', '.join(NEEDS)}.")
         if self.fix_double_thrust and self.env_name != "waterworld":
             raise UserError(f"env_args.fix_double_thrust is about waterworld: leave it out for {self.env_name}.")
-        if self.fix_double_thrust and self.env_kwargs.get("local_ratio", 1.0) != 1.0:
-            raise UserError("env_args.fix_double_thrust knows what is paid twice for local_ratio=1.0 only: set that.")
+        if self.fix_double_thrust and self.kwargs.get("local_ratio", 1.0) != 1.0:
+            raise UserError("env_args.fix_double_thrust requires local_ratio=1.0.")
 
 
 def find_module(name: str) -> str:
@@ -88,20 +83,20 @@ def find_module(name: str) -> str:
 def _check_arguments(settings: SislSettings, key: str) -> None:
     raw = importlib.import_module(key).raw_env
     accepted = inspect.signature(sys.modules[raw.__module__]._env.__init__).parameters.keys() - set(OURS)
-    unknown = sorted(settings.env_kwargs.keys() - accepted)
+    unknown = sorted(settings.kwargs.keys() - accepted)
     if unknown:
-        hint = " (it is env_args.max_cycles)" if "max_cycles" in unknown else ""
+        hint = " (it is env_args.time_limit)" if "max_cycles" in unknown else ""
         raise UserError(
-            f"env_args.env_kwargs.{unknown[0]} is no argument of {settings.env_name}{hint}: "
+            f"env_args.kwargs.{unknown[0]} is no argument of {settings.env_name}{hint}: "
             f"it has {', '.join(sorted(accepted))}."
         )
-    for name, count in settings.env_kwargs.items():
+    for name, count in settings.kwargs.items():
         least = 0 if name in ("n_obstacles", "n_sensors") else 1
         if name.startswith("n_") and (not isinstance(count, int) or count < least):
-            raise UserError(f"env_args.env_kwargs.{name}={count} must be a whole number of at least {least}.")
+            raise UserError(f"env_args.kwargs.{name}={count} must be a whole number of at least {least}.")
 
 
-class SislEnv(PettingZooEnv):
+class SislEnv(ParallelEnv):
     """Multiwalker, Waterworld and Pursuit (SISL), with their time limits and penalties put right.
 
     What the plain PettingZoo adapter cannot know:
@@ -121,28 +116,23 @@ class SislEnv(PettingZooEnv):
             argument, or a combination that cannot be.
     """
 
-    Settings = SislSettings  # type: ignore[assignment]
+    Settings = SislSettings
 
     def __init__(self, settings: SislSettings) -> None:
-        key = find_module(settings.env_name)
-        _check_arguments(settings, key)
-        kwargs = {**settings.env_kwargs, "max_cycles": settings.max_cycles + 1, "render_mode": self.render_mode}
-        self._sisl = settings
-        super().__init__(
-            PettingZooSettings(
-                action_mode=settings.action_mode,
-                bang_bang_levels=settings.bang_bang_levels,
-                key=key,
-                time_limit=settings.max_cycles,
-                reward_aggregation=settings.reward_scalarisation,
-                own_state=not settings.state_from_obs,
-                end_on="any",
-                kwargs=kwargs,
-            )
-        )
-        if not settings.state_from_obs and self._state_space is None:
-            raise UserError(f"{settings.env_name} has no state of its own: set env_args.state_from_obs=True.")
+        self._module = find_module(settings.env_name)
+        _check_arguments(settings, self._module)
+        self._settings = settings
+        super().__init__(settings, f"env_args.env_name={settings.env_name}", end_on="any")
+        if settings.own_state and self._state_space is None:
+            raise UserError(f"{settings.env_name} has no state of its own: set env_args.own_state=False.")
         self._lengths: list[np.ndarray] = []
+
+    def _build(self, draw: bool = False) -> Any:
+        kwargs = self._settings.kwargs | {"max_cycles": self._settings.time_limit + 1, "render_mode": self.render_mode}
+        try:
+            return importlib.import_module(self._module).parallel_env(**kwargs)
+        except TypeError as error:
+            raise UserError(f"{self._where} could not be built: {error}.") from error
 
     @property
     def _game(self) -> Any:
@@ -160,23 +150,23 @@ class SislEnv(PettingZooEnv):
         """Step under `action` [N] or [N, d] -> observation, team reward, terminated, truncated, info."""
         chosen = self._team.decode(action)
         observation, reward, terminated, truncated, _ = self._play(chosen)
-        if self._sisl.env_name != "pursuit":
+        if self._settings.env_name != "pursuit":
             # Both suites' action boxes are [-1, 1]^d, so that the vectors are those of the team's action space.
             self._lengths.append(np.linalg.norm(chosen, axis=-1))
-        if self._sisl.fix_double_thrust:
+        if self._settings.fix_double_thrust:
             reward += self._paid_twice()
         info = self._judged(truncated) if terminated or truncated else {}
-        return observation, self._sisl.reward_scale * reward, terminated, truncated, info
+        return observation, self._settings.reward_scale * reward, terminated, truncated, info
 
     def _paid_twice(self) -> float:
         """The last pursuer's second thrust penalty of this step, in the team's reward."""
         limit = self._game.pursuer_max_accel
         penalty = -self._game.thrust_penalty * min(limit * float(self._lengths[-1][-1]), limit)
-        return penalty if self._sisl.reward_scalarisation == "sum" else penalty / self._team.n_agents
+        return penalty if self._settings.reward_aggregation == "sum" else penalty / self._team.n_agents
 
     def _judged(self, hit_limit: bool) -> dict[str, float]:
         info: dict[str, float] = {"hit_limit": float(hit_limit)}
-        if self._sisl.env_name == "multiwalker":
+        if self._settings.env_name == "multiwalker":
             info["falls"] = float(np.sum(self._game.fallen_walkers))
         if self._lengths:
             lengths = np.stack(self._lengths)  # [T, N]

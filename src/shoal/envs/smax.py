@@ -42,7 +42,6 @@ N_UNIT_TYPES = 6
 COOLDOWN = 3  # index of the weapon's cooldown in a unit's row of the world state
 N_MOVES = 5  # north, east, south, west, stop: the actions before those that shoot
 JAXMARLS = (
-    "max_steps",
     "attack_mode",
     "enemy_shoots",
     "see_enemy_actions",
@@ -60,10 +59,10 @@ JAXMARLS = (
 
 @dataclass(frozen=True)
 class SmaxSettings(Checked):
-    """Settings of SMAX: JaxMARL's names and JaxMARL's defaults, plus `map_name` and `sight_range`."""
+    """Settings of SMAX: JaxMARL's names and defaults, but for `time_limit`, its max_steps."""
 
     map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)", Role.TASK] = "3m"
-    max_steps: Annotated[int, "time limit of an episode, in environment steps", Range(1)] = 100
+    time_limit: Annotated[int, "steps per episode", Range(1)] = 100
     attack_mode: Annotated[Literal["closest", "random"], "whom an enemy shoots at among the units in its range"] = (
         "closest"
     )
@@ -141,7 +140,7 @@ def _battle(settings: SmaxSettings) -> Any:
         from jaxmarl import make
         from jaxmarl.environments.smax import map_name_to_scenario
 
-    kwargs: dict[str, Any] = {name: getattr(settings, name) for name in JAXMARLS}
+    kwargs: dict[str, Any] = {name: getattr(settings, name) for name in JAXMARLS} | {"max_steps": settings.time_limit}
     if settings.sight_range is not None:
         kwargs["unit_type_sight_ranges"] = jnp.full((N_UNIT_TYPES,), settings.sight_range, dtype=jnp.float32)
     return make("HeuristicEnemySMAX", scenario=map_name_to_scenario(settings.map_name), **kwargs)
@@ -166,7 +165,7 @@ class SmaxGame(JaxGame):
         self._n_enemies = int(self._game.num_enemies)
         self.full_health = np.asarray(self._game.unit_type_health)
         N, A = len(self._agents), N_MOVES + self._n_enemies
-        self.time_limit = settings.max_steps
+        self.time_limit = settings.time_limit
         self.action_space = spaces.MultiDiscrete([A] * N)
         stop = N_MOVES - 1
         self.action_classes = {"move": list(range(stop)), "stop": [stop], "attack": list(range(N_MOVES, A))}

@@ -21,7 +21,7 @@ INSTALL = "./install_sc2.sh"
 
 @dataclass(frozen=True)
 class BattleSettings(Checked):
-    """What SMAC, SMACv2 and SMAC-Hard share: PyMARL's names and PyMARL's defaults."""
+    """What SMAC, SMACv2 and SMAC-Hard share: PyMARL's names and defaults."""
 
     map_name: Annotated[str, "scenario", Role.TASK] = "3m"
     difficulty: Annotated[str | int, "strength of the game's own AI: 1 (very easy) to 9, or A"] = "7"
@@ -34,7 +34,7 @@ class BattleSettings(Checked):
     obs_last_action: Annotated[bool, "observe the last actions of the allies in sight"] = False
     obs_pathing_grid: Annotated[bool, "observe which points around can be walked on"] = False
     obs_terrain_height: Annotated[bool, "observe the height of the points around"] = False
-    obs_instead_of_state: Annotated[bool, "all observations in a row as the state"] = False
+    own_state: Annotated[bool, "take the game's own state; off: all observations"] = True
     obs_timestep_number: Annotated[bool, "observe the time step"] = False
     state_last_action: Annotated[bool, "all agents' last actions in the state"] = True
     state_timestep_number: Annotated[bool, "the time step in the state"] = False
@@ -113,7 +113,8 @@ class StarCraftEnv(PyMARLEnv):
     def _arguments(self) -> dict[str, Any]:
         """What the package's constructor takes."""
         arguments = asdict(self._settings)
-        return arguments | {"difficulty": str(arguments["difficulty"])}
+        own_state = arguments.pop("own_state")
+        return arguments | {"difficulty": str(arguments["difficulty"]), "obs_instead_of_state": not own_state}
 
     def _observation(self, last: bool = False) -> dict[str, np.ndarray]:
         observation = super()._observation(last)

@@ -110,7 +110,7 @@ class Team:
     Args:
         observation_spaces: one per agent.
         action_spaces: one per agent, all Discrete or all Box.
-        key: what the user asked for, for error messages.
+        where: what the user asked for, which error messages begin with: `env_args.key='x'`.
         actions: how to offer them.
         names: what the environment calls its agents, for error messages; None: 0, 1, ...
 
@@ -123,49 +123,30 @@ class Team:
         self,
         observation_spaces: Sequence[spaces.Space],
         action_spaces: Sequence[spaces.Space],
-        key: str,
+        where: str,
         actions: ActionSettings = ActionSettings(),
         names: Sequence[Any] | None = None,
     ) -> None:
         if not action_spaces:
-            raise UserError(f"env_args.key={key!r} has no agents.")
-        self.n_agents = len(action_spaces)
-        self._where = f"env_args.key={key!r}"
-        self._names = list(names or range(self.n_agents))
+            raise UserError(f"{where} has no agents.")
         for space in observation_spaces:
-            check_space(space, self._where)
+            check_space(space, where)
+        self.n_agents = len(action_spaces)
+        self._where = where
+        self._names = list(names or range(self.n_agents))
         self._observation_spaces = list(observation_spaces)
         self._action_spaces = list(action_spaces)
-        self._corners: list[np.ndarray] | None = None
         self.obs_dim = max(flatdim(space) for space in observation_spaces)
-        self.action_space: spaces.Space
-        if all(isinstance(space, spaces.Discrete) for space in action_spaces):
-            self.discrete = True
-            self.action_counts = [int(space.n) for space in action_spaces]  # type: ignore[attr-defined]
-        elif all(isinstance(space, spaces.Box) for space in action_spaces):
-            self.discrete = False
-            self.action_counts = [flatdim(space) for space in action_spaces]
-            if not all(np.isfinite(s.low).all() and np.isfinite(s.high).all() for s in action_spaces):  # type: ignore[attr-defined]
-                raise UserError(f"env_args.key={key!r} has unbounded actions, which [-1, 1] cannot be scaled to.")
-        else:
-            kinds = sorted({type(space).__name__ for space in action_spaces})
-            raise UserError(
-                f"env_args.key={key!r} has {' and '.join(kinds)} actions: all must be Discrete, or all Box."
-            )
-        self._bounds = [] if self.discrete else [_bounds(space) for space in action_spaces]  # type: ignore[arg-type]
-        own = "discrete" if self.discrete else "continuous"
-        if actions.action_mode not in (None, own, "bang_bang") or (
-            actions.action_mode == "bang_bang" and self.discrete
-        ):
-            raise UserError(
-                f"env_args.action_mode={actions.action_mode} does not fit {key!r}, whose actions are {own}: "
-                f"set env_args.action_mode={own}."
-            )
+        self.discrete, self.action_counts = _own_actions(action_spaces, where)
+        _check_mode(actions.action_mode, self.discrete, where)
+        self._bounds = [] if self.discrete else [_bounds(space) for space in action_spaces]
+        self._corners: list[np.ndarray] | None = None
         if actions.action_mode == "bang_bang":
             self.discrete = True
             self._corners = [corners(dims, actions.bang_bang_levels) for dims in self.action_counts]
             self.action_counts = [len(table) for table in self._corners]
         self.n_actions = max(self.action_counts)
+        self.action_space: spaces.Space
         if self.discrete:
             self.action_space = spaces.MultiDiscrete([self.n_actions] * self.n_agents)
         else:
@@ -239,6 +220,28 @@ class Team:
         return value.astype(space.dtype).reshape(space.shape)
 
 
-def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+def _own_actions(action_spaces: Sequence[Any], where: str) -> tuple[bool, list[int]]:
+    """Whether the agents' own actions are discrete, and how many actions, or dimensions of one, each agent has."""
+    if all(isinstance(space, spaces.Discrete) for space in action_spaces):
+        return True, [int(space.n) for space in action_spaces]
+    if not all(isinstance(space, spaces.Box) for space in action_spaces):
+        kinds = sorted({type(space).__name__ for space in action_spaces})
+        raise UserError(f"{where} has {' and '.join(kinds)} actions: all must be Discrete, or all Box.")
+    if not all(np.isfinite(space.low).all() and np.isfinite(space.high).all() for space in action_spaces):
+        raise UserError(f"{where} has unbounded actions, which [-1, 1] cannot be scaled to.")
+    return False, [flatdim(space) for space in action_spaces]
+
+
+def _check_mode(mode: str | None, discrete: bool, where: str) -> None:
+    """Refuse an `action_mode` that the agents' own actions do not allow."""
+    own = "discrete" if discrete else "continuous"
+    if mode not in (None, own, "bang_bang") or (mode == "bang_bang" and discrete):
+        raise UserError(
+            f"env_args.action_mode={mode} does not fit {where}, whose actions are {own}: "
+            f"set env_args.action_mode={own}."
+        )
+
+
+def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest action, flat."""
     return space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)

@@ -56,7 +56,7 @@ class ToyModesVectorEnv(VectorEnv):
 
     def __init__(self, settings: ToyModesSettings, num_envs: int) -> None:
         view, action = spaces.Box(0.0, 1.0, (N_CONTEXTS,), np.float32), spaces.Box(-1.0, 1.0, (DIMS,), np.float32)
-        self._team = Team([view] * N_AGENTS, [action] * N_AGENTS, "toy_modes", settings)
+        self._team = Team([view] * N_AGENTS, [action] * N_AGENTS, "env=toy_modes", settings)
         self._corners = corners(DIMS, settings.bang_bang_levels) if self._team.discrete else None
         self.num_envs, self.episode_limit = num_envs, 1
         parts = {"obs": (N_AGENTS, N_CONTEXTS), "state": (N_CONTEXTS,)}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PAPER = "CTDE^2: Continuous Training Discrete Execution"
 TASKS = {
-    "waterworld": {"env_args.max_cycles": 100, "t_max": 150_000, "test_interval": 5_000},
-    "multiwalker": {"env_args.max_cycles": 200, "t_max": 100_000, "test_interval": 4_000},
+    "waterworld": {"env_args.time_limit": 100, "t_max": 150_000, "test_interval": 5_000},
+    "multiwalker": {"env_args.time_limit": 200, "t_max": 100_000, "test_interval": 4_000},
 }
 COMMON = {"batch_size": 16, "buffer_size": 1000, "test_nepisode": 5, "save_model_interval": 25_000}
 METHODS = {"mq_lan": "MQ-LAN", "qf_lan": "QF-LAN", "bang_bang_lan": "Bang-Bang LAN"}

@@ -79,9 +79,9 @@ def horizons_of(made: Study) -> dict[str, int]:
         for run in seeds.runs:
             if run.config.get("env") != "sisl":
                 raise UserError(f"Run {run.id} is on {task}, not on SISL: leave it out with --where env=sisl.")
-            steps = int(run.config["env_args"]["max_cycles"])
+            steps = int(run.config["env_args"]["time_limit"])
             if found.setdefault(task, steps) != steps:
-                raise UserError(f"Runs on {task} have max_cycles={found[task]} and {steps}: choose one with --where.")
+                raise UserError(f"Runs on {task} have time_limit={found[task]} and {steps}: choose one with --where.")
     return found
 
 
@@ -92,7 +92,7 @@ def other_games(made: Study) -> list[str]:
         played = SislSettings(**files.load("envs", "sisl", task)["env_args"])
         for run in seeds.runs:
             theirs = run.config["env_args"]
-            for key in ("env_kwargs", "reward_scalarisation", "reward_scale", "fix_double_thrust"):
+            for key in ("kwargs", "reward_aggregation", "reward_scale", "fix_double_thrust"):
                 if theirs.get(key, getattr(played, key)) != getattr(played, key):
                     notes.append(f"run {run.id} has env_args.{key}={theirs[key]}, which the baselines have not.")
     return notes

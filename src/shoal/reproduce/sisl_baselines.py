@@ -121,7 +121,7 @@ def make_env(env_name: str, max_cycles: int, fix_double_thrust: bool = False) ->
     """The environment as `--env-config=sisl` makes it."""
     given = files.load("envs", "sisl", env_name)["env_args"]
     return SislEnv(
-        SislSettings(**given | {"env_name": env_name, "max_cycles": max_cycles, "fix_double_thrust": fix_double_thrust})
+        SislSettings(**given | {"env_name": env_name, "time_limit": max_cycles, "fix_double_thrust": fix_double_thrust})
     )
 
 
