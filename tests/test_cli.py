@@ -376,12 +376,12 @@ def test_print_config_shows_every_setting_with_its_meaning(cli):
     assert result.status == 0
     plain = re.sub(r"\x1b\[[0-9;]*m", "", result.out)
     shown = dict(re.findall(r"^ +(\w+) = .*# (.+)$", plain, re.MULTILINE))
-    for key in ("K", "T", "alpha", "t_max", "seed", "mixer", "central_mixer", "episode_limit", "payoff"):
+    for key in ("K", "T", "alpha", "t_max", "seed", "mixer", "central_mixer", "time_limit", "payoff"):
         assert key in shown
     assert all(len(text) > 5 for text in shown.values())
     assert len(re.findall(r"^ +\w+ = ", plain, re.MULTILINE)) == len(shown)
     assert "t_max = 30 " in plain
-    assert "episode_limit = 2 " in plain
+    assert "time_limit = 2 " in plain
     assert not Path("results").exists()
 
 

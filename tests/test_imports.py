@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "controllers": {"components", "modules", "utils"},
     "runners": {"controllers", "components", "modules", "envs", "recording", "utils"},
     "learners": {"controllers", "components", "modules", "utils"},
-    "analysis": {"recording", "utils"},
+    "analysis": {"config", "recording", "utils"},
     "reproduce": {
         "sweeps",
         "analysis",

@@ -102,6 +102,19 @@ def test_going_on_from_a_checkpoint_is_going_on(tmp_path, whole, alg, runner, st
     assert ours["progress"] == theirs["progress"]
 
 
+def test_a_checkpoint_with_names_of_before_goes_on(tmp_path, whole, capsys):
+    folder = whole("s2q", EPISODE, 120)
+    models = cut_back(models_in(folder), tmp_path / "models", 72)
+    newest = checkpoints.find(models)
+    content = torch.load(newest, weights_only=False)
+    content["config"]["env_args"]["episode_limit"] = content["config"]["env_args"].pop("time_limit")
+    torch.save(content, newest)
+    assert in_process(tmp_path, "with", f"resume={models}") == 0
+    assert "env_args.episode_limit=3 in checkpoint is called env_args.time_limit=3 here" in capsys.readouterr().err
+    assert_same_from(72, sacred(folder), sacred(tmp_path))
+    assert read_json(sacred(tmp_path) / "config.json")["env_args"]["time_limit"] == 3
+
+
 def test_a_resumed_run_can_be_resumed(tmp_path, whole):
     folder = whole("s2q", EPISODE, 120)
     models = cut_back(models_in(folder), tmp_path / "models", 24)

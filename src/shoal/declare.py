@@ -8,9 +8,11 @@ component's settings itself.
 """
 
 import dataclasses
+import difflib
 import enum
 import functools
 import math
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +102,21 @@ class Range(Check):
 
 
 @dataclasses.dataclass(frozen=True)
+class OneOf(Check):
+    """A choice; a number may stand for its digits. ``Literal`` types have this check without being marked."""
+
+    choices: tuple[Any, ...]
+
+    def read(self, value: Any) -> Any:
+        if value in self.choices or str(value) in self.choices:
+            return value
+        names = [str(choice) for choice in self.choices]
+        nearest = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
+        hint = f"does not exist: did you mean {nearest[0]!r}? It " if nearest else ""
+        raise ValueError(f"{hint}must be one of {', '.join(names)}")
+
+
+@dataclasses.dataclass(frozen=True)
 class FileName(Check):
     """Text that is part of names of files and folders, and so must not lead elsewhere."""
 
@@ -164,26 +181,41 @@ def shown(value: Any) -> str:
 @functools.cache
 def checks_of(settings_class: Any) -> dict[str, tuple[Check, ...]]:
     """The checks of each field of a ``Settings`` dataclass."""
-    return {
-        name: tuple(mark for mark in marks if isinstance(mark, Check))
-        for name, marks in _marks_of(settings_class).items()
-    }
+    found = {}
+    for name, (kind, *marks) in _declared(settings_class).items():
+        choices = tuple(choice for part in _options(kind) for choice in typing.get_args(part))
+        found[name] = (*([OneOf(choices)] if choices else []), *(mark for mark in marks if isinstance(mark, Check)))
+    return found
 
 
 def roles_of(settings_class: Any) -> dict[str, Role]:
     """What each field of a ``Settings`` dataclass is for."""
     return {
         name: next((mark for mark in marks if isinstance(mark, Role)), Role.METHOD)
-        for name, marks in _marks_of(settings_class).items()
+        for name, (_, *marks) in _declared(settings_class).items()
     }
 
 
-def _marks_of(settings_class: Any) -> dict[str, tuple[Any, ...]]:
-    """What stands behind the type of each field."""
+def help_of(settings_class: Any) -> dict[str, str]:
+    """The help of each field of a ``Settings`` dataclass; empty where it has none."""
+    return {
+        name: next((mark for mark in marks if isinstance(mark, str)), "")
+        for name, (_, *marks) in _declared(settings_class).items()
+    }
+
+
+def _declared(settings_class: Any) -> dict[str, tuple[Any, ...]]:
+    """The type of each field and what stands behind it."""
     hints = typing.get_type_hints(settings_class, include_extras=True)
     return {
-        name: typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else () for name, hint in hints.items()
+        name: typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,) for name, hint in hints.items()
     }
+
+
+def _options(kind: Any) -> list[Any]:
+    """The ``Literal`` types among those that a field may have."""
+    options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    return [option for option in options if typing.get_origin(option) is typing.Literal]
 
 
 def checked(checks: tuple[Check, ...], value: Any, path: str, help_text: str = "") -> Any:
@@ -211,5 +243,6 @@ class Checked:
             OutOfRangeError: naming the first that is impossible.
         """
         own: Any = type(self)
+        help_texts = help_of(own)
         for name, checks in checks_of(own).items():
-            checked(checks, getattr(self, name), name)
+            checked(checks, getattr(self, name), name, help_texts[name])

@@ -266,3 +266,71 @@ def test_an_environment_file_of_epymarl_resolves(tmp_path):
     settings = RunSettings(raw, ExperimentSettings, sources)
     assert settings.values["env_args"]["time_limit"] == 100
     assert "env_args.pretrained_wrapper=None" in " ".join(settings.notes)
+
+
+def of_environment(env_config, given, alg="qmix"):
+    """The environment's settings of a run with ``given`` behind 'with', their sources, and the notes."""
+    raw, sources, _, notes = raw_config({"--config": alg, "--env-config": env_config}, files.given([], given))
+    settings = RunSettings(raw, ExperimentSettings, sources)
+    return settings.values["env_args"], sources, notes
+
+
+SUITES = [
+    ("sisl", "mq_lan", {"max_cycles": 200}, {"time_limit": 200}),
+    ("sisl", "mq_lan", {"reward_scalarisation": "mean"}, {"reward_aggregation": "mean"}),
+    ("sisl", "mq_lan", {"state_from_obs": False}, {"own_state": True}),
+    ("smax", "qmix", {"max_steps": 20}, {"time_limit": 20}),
+    ("matrix_game", "qmix", {"episode_limit": 3}, {"time_limit": 3}),
+    ("sc2", "qmix", {"obs_instead_of_state": True}, {"own_state": False}),
+    ("sc2v2", "qmix", {"obs_instead_of_state": False}, {"own_state": True}),
+    ("sc2hard", "qmix", {"obs_instead_of_state": True}, {"own_state": False}),
+]
+
+
+@pytest.mark.parametrize(("suite", "alg", "old", "new"), SUITES)
+def test_what_a_suite_called_otherwise_is_read_and_said(suite, alg, old, new):
+    (key, value), (name, now) = *old.items(), *new.items()
+    values, sources, notes = of_environment(suite, {"env_args": old}, alg)
+    assert values[name] == now
+    assert sources[f"env_args.{name}"] == "command line"
+    assert notes == [f"env_args.{key}={value} in command line is called env_args.{name}={now} here"]
+
+
+@pytest.mark.parametrize("suite", sorted(old_names.IN_ENV_ARGS))
+def test_no_suite_has_both_names(suite):
+    fields = registry.find("env", suite).Settings.__dataclass_fields__
+    for old, moved in old_names.IN_ENV_ARGS[suite].items():
+        assert old not in fields
+        assert moved.name in fields
+
+
+def test_an_argument_by_an_old_name_is_laid_over_those_of_the_map():
+    given = {"env_args": {"env_name": "waterworld", "env_kwargs": {"n_poisons": 5}}}
+    values, _, _ = of_environment("sisl", given, "mq_lan")
+    assert values["kwargs"]["n_poisons"] == 5
+    assert values["kwargs"]["n_coop"] == 1  # envs/sisl.yaml, map waterworld
+
+
+def test_an_old_name_in_a_file_yields_to_the_command_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("env: smax\nper_map:\n  3m: {env_args: {max_steps: 20}}\n")
+    assert of_environment(str(path), {"env_args": {"time_limit": 30}})[0]["time_limit"] == 30
+    assert of_environment(str(path), {})[0]["time_limit"] == 20
+
+
+def test_two_names_of_an_environments_setting_exclude_each_other():
+    both = {"env_args": {"max_steps": 20, "time_limit": 30}}
+    with pytest.raises(UserError, match=r"max_steps=20 and env_args.time_limit=30 \(command line\) are one setting"):
+        of_environment("smax", both)
+
+
+def test_an_environment_of_ones_own_may_call_its_settings_so():
+    given = {"env": "my.module:Env", "env_args": {"max_steps": 3}}
+    assert old_names.current(given) == given
+
+
+def test_records_are_read_by_the_names_of_today():
+    record = {"env": "sisl", "lr": 0.1, "env_args": {"max_cycles": 9, "state_from_obs": True, "env_name": "pursuit"}}
+    now = {"time_limit": 9, "own_state": False, "env_name": "pursuit"}
+    assert old_names.current(record) == record | {"env_args": now}
+    assert record["env_args"]["max_cycles"] == 9  # the caller's own

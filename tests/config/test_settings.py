@@ -7,6 +7,7 @@ import pytest
 
 from shoal import registry
 from shoal.config import files
+from shoal.config.run_config import raw_config
 from shoal.config.settings import RunSettings, convert, declared_by, type_name
 from shoal.declare import Checked, FileName, PathText, Range, Role
 from shoal.experiment import ExperimentSettings
@@ -197,10 +198,10 @@ def test_every_registered_component_declares_its_settings_with_help(kind, name):
 
 
 def test_overrides_win_over_defaults_and_are_converted():
-    settings = resolve(t_max=1e6, lr="5e-4", env_args={"episode_limit": 3.0})
+    settings = resolve(t_max=1e6, lr="5e-4", env_args={"time_limit": 3.0})
     assert settings.values["t_max"] == 1_000_000
     assert settings.values["lr"] == 5e-4
-    assert settings.values["env_args"]["episode_limit"] == 3
+    assert settings.values["env_args"]["time_limit"] == 3
     assert settings.values["env_args"]["payoff"][0] == [8, 0, -12]
     assert settings.of(ExperimentSettings).t_max == 1_000_000
     assert settings.of(settings.components["learner"].Settings).lr == 5e-4
@@ -283,7 +284,7 @@ def test_one_sentence_names_every_mistake():
             payoff=[[1]],
             zzz=1,
             use_per=True,
-            env_args={"payof": [], "gamma": 0.5, "episode_limit": -1},
+            env_args={"payof": [], "gamma": 0.5, "time_limit": -1},
         )
     said = str(refusal.value)
     for words in (
@@ -413,3 +414,31 @@ def test_resolving_leaves_the_raw_settings_as_they_were():
 def test_nearest_names_ignore_case_and_fall_back_to_all():
     assert registry.nearest("QMIX", ["qmix", "vdn"]) == "'qmix'"
     assert registry.nearest("zzz", ["vdn", "qmix"]) == "'qmix', 'vdn'"
+
+
+class Bare:
+    """An agent without a recurrent layer."""
+
+    @dataclass(frozen=True)
+    class Settings:
+        depth: Annotated[int, "how deep"] = 3
+
+
+@pytest.mark.parametrize("alg", ["qmix", "vdn", "iql", "ow_qmix", "s2q", "lan"])
+def test_an_agent_of_ones_own_needs_no_width_on_football(alg):
+    """A preset's width is its own agent's: it has no effect on another one, and that is said."""
+    given = files.given([], {"agent": "config.test_settings:Bare"})
+    content, sources, _, _ = raw_config({"--config": alg, "--env-config": "grf"}, given)
+    settings = RunSettings(content, ExperimentSettings, sources)
+    assert settings.values["depth"] == 3
+    if "central_agent" not in settings.components:  # which reads a width, too
+        (note,) = settings.notes
+        assert note.startswith(f"without effect in algs/{alg}.yaml, env grf: rnn_hidden_dim=256 (only agent=att_rnn")
+
+
+def test_what_per_env_says_of_nothing_that_exists_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: qmix\nper_env:\n  grf: {rnn_hidden_width: 256}\n")
+    content, sources, _, _ = raw_config({"--config": str(path), "--env-config": "grf"}, [])
+    with pytest.raises(UserError, match=r"'rnn_hidden_width'.*did you mean 'rnn_hidden_dim'"):
+        RunSettings(content, ExperimentSettings, sources)

@@ -209,7 +209,7 @@ def test_gymma_one_agent_is_a_team_of_one():
         ({"key": "ShoalHunt-v0", "kwargs": {"colour": "red"}}, "colour"),
         ({"key": "ShoalHuntLoose-v0"}, "time_limit"),
         ({"time_limit": 0}, "time_limit"),
-        ({"reward_aggregation": "max"}, "sum or mean"),
+        ({"reward_aggregation": "max"}, "sum, mean"),
     ],
 )
 def test_gymma_refuses(settings, message):
@@ -363,7 +363,7 @@ def test_pettingzoo_time_limit_masks_and_state():
         ({"key": "shoal_fake_zoo", "kwargs": {"colour": "red"}}, "colour"),
         ({"key": "shoal_endless_zoo"}, "time_limit"),
         ({"time_limit": 0}, "time_limit"),
-        ({"reward_aggregation": "max"}, "sum or mean"),
+        ({"reward_aggregation": "max"}, "sum, mean"),
     ],
 )
 def test_pettingzoo_refuses(settings, message, monkeypatch):

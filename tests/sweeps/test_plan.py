@@ -64,8 +64,8 @@ def test_a_run_that_could_not_start_is_refused_beforehand(tmp_path, cell, words)
 
 def test_a_grid_is_read_with_the_settings_of_the_environment(tmp_path):
     path = tmp_path / "grid.yaml"
-    path.write_text("lr: [1e-3, 0.002]\nenv_args:\n  payoff: [[[1, 2], [3, 4]]]\nenv_args.episode_limit: [1, 2]\n")
-    expected = {"lr": ["1e-3", 0.002], "env_args.payoff": [[[1, 2], [3, 4]]], "env_args.episode_limit": [1, 2]}
+    path.write_text("lr: [1e-3, 0.002]\nenv_args:\n  payoff: [[[1, 2], [3, 4]]]\nenv_args.time_limit: [1, 2]\n")
+    expected = {"lr": ["1e-3", 0.002], "env_args.payoff": [[[1, 2], [3, 4]]], "env_args.time_limit": [1, 2]}
     assert read_grid(path) == expected
 
 
@@ -138,6 +138,13 @@ def test_a_record_older_than_a_setting_is_the_same_run_only_at_its_default(run, 
     assert run.is_same(older)
     other = planned(Cell("qmix", "matrix_game", 3, None, {"double_q": not run.values["double_q"]}), GIVEN, Path("x"))
     assert not other.is_same(older)
+
+
+def test_a_record_that_calls_a_setting_by_its_old_name_is_the_same_run(run):
+    env_args = dict(run.values["env_args"])
+    env_args["episode_limit"] = env_args.pop("time_limit")
+    assert run.is_same(run.values | {"env_args": env_args})
+    assert not run.is_same(run.values | {"env_args": env_args | {"episode_limit": 7}})
 
 
 def test_a_run_that_was_resumed_no_longer_names_what_it_began_with(run):

@@ -8,6 +8,7 @@ from typing import Any
 
 from shoal.analysis.records import RecordedRun, read_records
 from shoal.analysis.starts import joined
+from shoal.config import old_names
 from shoal.recording import mongo
 from shoal.recording.mongo_address import MONGO_VARIABLE
 from shoal.recording.reader import Record, records_in
@@ -60,7 +61,8 @@ def _once(records: Sequence[Record]) -> list[Record]:
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings by the names that the command line gives them: ``env_args.map_name``."""
+    """Settings by the names that the command line gives them today: ``env_args.map_name``."""
+    config = old_names.current(config)
     nested = {f"env_args.{key}": value for key, value in config.get("env_args", {}).items()}
     return {key: value for key, value in config.items() if key != "env_args"} | nested
 

@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent
 TYPED = "command line"
 """The source of what the user types."""
 Kind = Literal["algs", "envs"]
+_PER_ENV = ", env "
 RESERVED = ("extends", "per_env", "per_map")
 MAP_KEYS = ("map_name", "env_name")
 """The settings of environments that name what ``per_map`` is looked up by; no suite has both."""
@@ -44,13 +45,20 @@ def resolved(layers: Iterable[Layer], env: Any, map_name: Any) -> list[Layer]:
     What is no name (None, or a wrong type, which is refused later) changes nothing.
     """
     stack = list(layers)
-    in_env = [Layer(f"{layer.source}, env {env}", layer.per_env[env]) for layer in stack if _named(env, layer.per_env)]
+    in_env = [
+        Layer(f"{layer.source}{_PER_ENV}{env}", layer.per_env[env]) for layer in stack if _named(env, layer.per_env)
+    ]
     on_map = [
         Layer(f"{layer.source}, map {map_name}", layer.per_map[map_name])
         for layer in stack
         if _named(map_name, layer.per_map)
     ]
     return [*stack, *in_env, *on_map]
+
+
+def is_per_env(source: str, env: str) -> bool:
+    """Whether ``source`` is what a file changes in the suite ``env`` (``per_env``)."""
+    return source.endswith(f"{_PER_ENV}{env}")
 
 
 def renamed(layers: Iterable[Layer], env: Any) -> list[Layer]:

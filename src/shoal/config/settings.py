@@ -10,12 +10,12 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
 
 from shoal import registry
-from shoal.config import old_names
-from shoal.declare import LONGEST_SHOWN, Check, Role, checked, checks_of, require_writable, roles_of, shown
+from shoal.config import files, old_names
+from shoal.declare import LONGEST_SHOWN, Check, Role, checked, checks_of, help_of, require_writable, roles_of, shown
 from shoal.utils.errors import UserError
 
 LARGEST_INT = 2**63 - 1
@@ -36,18 +36,15 @@ class Declared:
 
 def declared_by(settings_class: type[Any], reader: str) -> list[Declared]:
     """The settings of one ``Settings`` dataclass, in order."""
-    hints = typing.get_type_hints(settings_class, include_extras=True)
+    types_of = typing.get_type_hints(settings_class)
     hashable: Any = settings_class  # as every class is; the checker of types looks at its instances
-    checks, roles = checks_of(hashable), roles_of(hashable)
+    helps, checks, roles = help_of(hashable), checks_of(hashable), roles_of(hashable)
     rows = []
     for field in dataclasses.fields(settings_class):
-        annotation, text = hints[field.name], ""
-        if typing.get_origin(annotation) is Annotated:
-            annotation, text = typing.get_args(annotation)[:2]
-        default = field.default
+        name, default = field.name, field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        rows.append(Declared(field.name, annotation, default, text, reader, checks[field.name], roles[field.name]))
+        rows.append(Declared(name, types_of[name], default, helps[name], reader, checks[name], roles[name]))
     return rows
 
 
@@ -79,55 +76,84 @@ def convert(value: Any, annotation: Any) -> Any:
     if annotation is Any:
         return value
     if origin is Literal:
-        if value in args:
-            return value
-        raise TypeError
+        return _one_of(value, args)
     if origin in (typing.Union, types.UnionType):
-        if type(None) in args and (value is None or value in ("null", "none")):
-            return None
-        for option in args:
-            with contextlib.suppress(TypeError):
-                return convert(value, option)
-        raise TypeError
-    if origin is list or annotation is list:
+        return _either(value, args)
+    if list in (origin, annotation):
         if not isinstance(value, list | tuple):
             raise TypeError
         return [convert(item, args[0]) if args else item for item in value]
-    if origin is dict or annotation is dict:
+    if dict in (origin, annotation):
         if not isinstance(value, Mapping):
             raise TypeError
         return dict(value)
-    if annotation is bool:
-        if isinstance(value, bool):
-            return value
-        if value in ("true", "false"):
-            return value == "true"
+    reader = _READERS.get(annotation)
+    if reader is None:
         raise TypeError
-    if isinstance(value, bool):
+    return reader(value)
+
+
+def _one_of(value: Any, choices: Sequence[Any]) -> Any:
+    if value not in choices:
         raise TypeError
-    if annotation is int:
-        if isinstance(value, str) and "e" in value:  # YAML reads 1e6 as text
-            value = convert(value, float)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, int):
-            raise TypeError
-        if abs(value) > LARGEST_INT:
-            raise ValueError("is too large: records hold whole numbers below 2**63")
-        return value
-    if annotation is float:
-        if not isinstance(value, int | float | str):
-            raise TypeError
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            raise TypeError from None
-        if not math.isfinite(number):
-            raise ValueError("is not a finite number")
-        return number
-    if annotation is str and isinstance(value, str):
-        return value
+    return value
+
+
+def _either(value: Any, options: Sequence[Any]) -> Any:
+    """As the first of the types that takes it; null also as text."""
+    if type(None) in options and (value is None or value in ("null", "none")):
+        return None
+    for option in options:
+        with contextlib.suppress(TypeError):
+            return convert(value, option)
     raise TypeError
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return bool(value == "true")
+    raise TypeError
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and "e" in value:  # YAML reads 1e6 as text
+        value = _number(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    if abs(value) > LARGEST_INT:
+        raise ValueError("is too large: records hold whole numbers below 2**63")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise TypeError from None
+    if not math.isfinite(number):
+        raise ValueError("is not a finite number")
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+_READERS: Mapping[Any, Callable[[Any], Any]] = {
+    bool: _truth,
+    int: _whole,
+    float: _number,
+    str: _text,
+}
+"""Type of a setting -> what reads its values."""
 
 
 class RunSettings:
@@ -240,13 +266,15 @@ class RunSettings:
         idle: dict[str, list[str]] = {}
         for path, value in given.items():
             source = self.sources.get(path, "")
-            foreign, readers = old_names.is_foreign(source, self.sources), _readers_elsewhere(path)
-            old = old_names.without_effect(path, value, self.values) if foreign or not readers else None
+            # A file of another code, or per_env, speaks of the components that the file names; a user may take others.
+            lenient = old_names.is_foreign(source, self.sources) or files.is_per_env(source, self.values["env"])
+            readers = _readers_elsewhere(path)
+            old = old_names.without_effect(path, value, self.values) if lenient or not readers else None
             if old is not None and not old.harmless:
                 advice[path] = old.why
             elif old is not None:
                 idle.setdefault(source, []).append(f"{path}={_typed(value)} ({old.why})")
-            elif foreign and readers:
+            elif lenient and readers:
                 idle.setdefault(source, []).append(f"{path}={_typed(value)} (only {', '.join(readers)} would read it)")
             else:
                 advice[path] = self._advice(path, value, readers)

@@ -39,16 +39,6 @@ class GymmaSettings(ActionSettings):
         default_factory=dict
     )
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            UserError: naming the setting.
-        """
-        super().__post_init__()
-        if self.reward_aggregation not in ("sum", "mean"):
-            raise UserError(f"env_args.reward_aggregation={self.reward_aggregation!r} must be sum or mean.")
-
 
 def _spec(key: str) -> gymnasium.envs.registration.EnvSpec:
     module, _, env_id = key.rpartition(":")

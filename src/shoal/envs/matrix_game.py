@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from shoal.declare import Checked, Range
+from shoal.declare import Check, Checked, Range
 from shoal.envs.team import reset_mask
 from shoal.utils.errors import UserError
 
@@ -22,54 +22,44 @@ def _default_payoff() -> list[Any]:
     return [[8, 0, -12], [0, 7, 0], [-12, 0, 6]]
 
 
-def _table(name: str, payoff: list[Any]) -> np.ndarray:
-    """`payoff` as an array [A] * N.
+class Table(Check):
+    """A full table of finite numbers: a list level per agent, all axes equally long."""
 
-    Raises:
-        UserError: it is ragged, empty, not numeric, or its axes differ in length.
-    """
-    try:
-        table = np.array(payoff, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"env_args.{name} must be a full table of numbers: a list level per agent, rows equally long."
-        ) from error
-    if table.ndim < 1 or table.size == 0 or len(set(table.shape)) != 1:
-        raise UserError(
-            f"env_args.{name} has shape {table.shape}, but all agents need equally many actions, at least 1."
-        )
-    if not np.isfinite(table).all():
-        raise UserError(f"env_args.{name} must hold finite numbers only.")
-    return table
+    def read(self, value: Any) -> Any:
+        try:
+            table = np.array(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError("must be a full table of numbers: a list level per agent, rows equally long") from error
+        if table.ndim < 1 or table.size == 0 or len(set(table.shape)) != 1:
+            raise ValueError(f"has shape {table.shape}, but all agents need equally many actions, at least 1")
+        if not np.isfinite(table).all():
+            raise ValueError("must hold finite numbers only")
+        return value
 
 
 @dataclass(frozen=True)
 class MatrixGameSettings(Checked):
     """Settings of the payoff game."""
 
-    payoff: Annotated[list[Any], "team reward by joint action: nested lists, one level per agent"] = field(
+    payoff: Annotated[list[Any], "team reward by joint action: nested lists, one level per agent", Table()] = field(
         default_factory=_default_payoff
     )
-    payoff_after: Annotated[list[Any] | None, "table that replaces payoff from shift_at on; null: none"] = None
+    payoff_after: Annotated[list[Any] | None, "table that replaces payoff from shift_at on; null: none", Table()] = None
     shift_at: Annotated[int | None, "environment steps of the run after which payoff_after holds", Range(0)] = None
     time_limit: Annotated[int, "steps per episode; the last one ends the game (terminated)", Range(1)] = 1
 
     def __post_init__(self) -> None:
-        """Refuse tables that are no game.
+        """Refuse tables that do not go together.
 
         Raises:
             UserError: naming the setting.
         """
         super().__post_init__()
-        before = _table("payoff", self.payoff)
         if (self.payoff_after is None) != (self.shift_at is None):
             raise UserError("env_args.payoff_after and env_args.shift_at go together: give both or neither.")
-        if self.payoff_after is not None:
-            after = _table("payoff_after", self.payoff_after)
-            if after.shape != before.shape:
-                raise UserError(
-                    f"env_args.payoff_after has shape {after.shape}, but env_args.payoff has {before.shape}."
-                )
+        before, after = np.shape(self.payoff), np.shape(self.payoff_after or self.payoff)
+        if after != before:
+            raise UserError(f"env_args.payoff_after has shape {after}, but env_args.payoff has {before}.")
 
 
 class MatrixGameVectorEnv(VectorEnv):
@@ -82,8 +72,8 @@ class MatrixGameVectorEnv(VectorEnv):
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - gymnasium's attribute
 
     def __init__(self, settings: MatrixGameSettings, num_envs: int) -> None:
-        before = _table("payoff", settings.payoff)
-        after = before if settings.payoff_after is None else _table("payoff_after", settings.payoff_after)
+        before = np.array(settings.payoff, dtype=np.float64)
+        after = np.array(settings.payoff_after or settings.payoff, dtype=np.float64)
         self._tables = np.stack([before, after])
         self._best = np.array([before.max(), after.max()])
         self._shift_at = settings.shift_at

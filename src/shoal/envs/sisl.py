@@ -42,14 +42,12 @@ class SislSettings(ParallelSettings):
     ] = False
 
     def __post_init__(self) -> None:
-        """Refuse impossible values.
+        """Refuse values that exclude each other.
 
         Raises:
             UserError: naming the setting.
         """
         super().__post_init__()
-        if self.env_name not in NEEDS:
-            raise UserError(f"env_args.env_name={self.env_name!r} must be one of {', '.join(NEEDS)}.")
         if self.fix_double_thrust and self.env_name != "waterworld":
             raise UserError(f"env_args.fix_double_thrust is about waterworld: leave it out for {self.env_name}.")
         if self.fix_double_thrust and self.kwargs.get("local_ratio", 1.0) != 1.0:

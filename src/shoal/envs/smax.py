@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import logging
 import sys
@@ -14,10 +13,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from gymnasium import spaces
 
-from shoal.declare import Checked, Range, Role
+from shoal.declare import Checked, OneOf, Range, Role
 from shoal.envs.jax_game import JaxGame
 from shoal.envs.jax_vector import JaxEnv
-from shoal.utils.errors import UserError
 from shoal.utils.extras import needed_for
 
 MAPS = (
@@ -61,7 +59,9 @@ JAXMARLS = (
 class SmaxSettings(Checked):
     """Settings of SMAX: JaxMARL's names and defaults, but for `time_limit`, its max_steps."""
 
-    map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)", Role.TASK] = "3m"
+    map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)", OneOf(MAPS), Role.TASK] = (
+        "3m"
+    )
     time_limit: Annotated[int, "steps per episode", Range(1)] = 100
     attack_mode: Annotated[Literal["closest", "random"], "whom an enemy shoots at among the units in its range"] = (
         "closest"
@@ -91,26 +91,6 @@ class SmaxSettings(Checked):
     time_per_step: Annotated[float, "length of one simulation tick, in seconds", Range(above=0)] = 1.0 / 16
     map_width: Annotated[int, "width of the map, in map units", Range(1)] = 32
     map_height: Annotated[int, "height of the map, in map units", Range(1)] = 32
-
-    def __post_init__(self) -> None:
-        """Refuse what SMAX cannot play.
-
-        Raises:
-            UserError: naming the setting, and for an unknown map the nearest and all known ones.
-        """
-        super().__post_init__()
-        if self.map_name not in MAPS:
-            nearest = difflib.get_close_matches(self.map_name, MAPS, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"env_args.map_name={self.map_name!r} is not an SMAX scenario; did you mean {nearest!r}? "
-                f"All of them: {', '.join(MAPS)}."
-            )
-        for name, choices in (
-            ("attack_mode", ("closest", "random")),
-            ("observation_type", ("unit_list", "conic")),
-        ):
-            if getattr(self, name) not in choices:
-                raise UserError(f"env_args.{name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
 
 
 @contextlib.contextmanager

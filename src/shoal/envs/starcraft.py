@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from shoal.declare import Checked, Range, Role
+from shoal.declare import Checked, OneOf, Range, Role
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
 from shoal.envs.sc2_folder import game_folder
 from shoal.envs.team import EPISODE_FAILED
@@ -24,7 +24,9 @@ class BattleSettings(Checked):
     """What SMAC, SMACv2 and SMAC-Hard share: PyMARL's names and defaults."""
 
     map_name: Annotated[str, "scenario", Role.TASK] = "3m"
-    difficulty: Annotated[str | int, "strength of the game's own AI: 1 (very easy) to 9, or A"] = "7"
+    difficulty: Annotated[
+        str | int, "strength of the game's own AI: 1 (very easy) to 9, or A", OneOf(tuple("123456789A"))
+    ] = "7"
     game_version: Annotated[str | None, "version of StarCraft II; null: the newest that is installed"] = None
     step_mul: Annotated[int, "game steps per environment step", Range(1)] = 8
     move_amount: Annotated[float, "how far a unit is sent by one move, in map units", Range(above=0)] = 2
@@ -51,12 +53,6 @@ class BattleSettings(Checked):
     heuristic_ai: Annotated[bool, "a script plays for the team; what the agents choose is ignored"] = False
     heuristic_rest: Annotated[bool, "restrict that script to the actions that agents have"] = False
     debug: Annotated[bool, "the package logs observations, actions and rewards", Role.RECORD] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = [*"123456789", "A"]
-        if str(self.difficulty) not in known:
-            raise UserError(f"env_args.difficulty={self.difficulty} does not exist: choose from {', '.join(known)}.")
 
 
 def _crashed() -> None:

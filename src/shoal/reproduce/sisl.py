@@ -25,7 +25,7 @@ from shoal.analysis import intervals, tables
 from shoal.analysis.comparison import Comparison, compare
 from shoal.analysis.sources import gather
 from shoal.analysis.study import Study, study
-from shoal.config import files
+from shoal.config import files, old_names
 from shoal.envs.sisl import SislSettings
 from shoal.recording.metric_names import TEST_RETURN
 from shoal.reproduce.collapse import collapse
@@ -79,7 +79,7 @@ def horizons_of(made: Study) -> dict[str, int]:
         for run in seeds.runs:
             if run.config.get("env") != "sisl":
                 raise UserError(f"Run {run.id} is on {task}, not on SISL: leave it out with --where env=sisl.")
-            steps = int(run.config["env_args"]["time_limit"])
+            steps = int(old_names.current(run.config)["env_args"]["time_limit"])
             if found.setdefault(task, steps) != steps:
                 raise UserError(f"Runs on {task} have time_limit={found[task]} and {steps}: choose one with --where.")
     return found
@@ -91,7 +91,7 @@ def other_games(made: Study) -> list[str]:
     for (_, task), seeds in made.cells.items():
         played = SislSettings(**files.load("envs", "sisl", task)["env_args"])
         for run in seeds.runs:
-            theirs = run.config["env_args"]
+            theirs = old_names.current(run.config)["env_args"]
             for key in ("kwargs", "reward_aggregation", "reward_scale", "fix_double_thrust"):
                 if theirs.get(key, getattr(played, key)) != getattr(played, key):
                     notes.append(f"run {run.id} has env_args.{key}={theirs[key]}, which the baselines have not.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shoal.config import files
+from shoal.config import files, old_names
 from shoal.config.run_config import OF_ONE_START, raw_config
 from shoal.config.settings import RunSettings
 from shoal.experiment import ExperimentSettings
@@ -59,7 +59,7 @@ class PlannedRun:
         A setting that the record lacks is younger than the record; that run had what is now its default. So what counts
         is settings, never the commit.
         """
-        ours, theirs = _flat(self.values), _flat(recorded)
+        ours, theirs = _flat(self.values), _flat(old_names.current(recorded))
         of_its_start = OF_ONE_START if theirs.get("resume") else ()
         for key in (*OF_THE_RECORD, "resume", *of_its_start):
             ours.pop(key, None)
