@@ -77,7 +77,7 @@ def test_repeated_game_for_three_agents():
         ({"shift_at": 5}, "go together"),
         ({"payoff_after": [[1, 2], [3, 4]], "shift_at": 5}, r"\(2, 2\).*\(3, 3\)"),
         ({"payoff_after": AFTER, "shift_at": -1}, "shift_at"),
-        ({"episode_limit": 0}, "episode_limit"),
+        ({"time_limit": 0}, "time_limit"),
     ],
 )
 def test_refused_settings(settings, message):
