@@ -72,6 +72,8 @@ OLD_DOORS = {
 
 ENTRY_POINTS = {
     "cli",
+    "command",
+    "__main__",
     "train_command",
     "listing",
     "ending",

@@ -17,11 +17,12 @@ from shoal.utils import checkpoint as checkpoints
 from shoal.utils.atomic import replace_file
 from shoal.utils.errors import UserError
 from shoal.utils.finite import require_finite
+from shoal.utils.program import typed
 
 HELP = """Writes what is deployed of a checkpoint into a file of its own: the agents' network and what they need to act.
 Mixers, critics, target networks, optimisers and replay memory stay behind.
 
-  python src/main.py export CHECKPOINT [--onnx] [--out FILE] [--load_step STEP]
+  {export} CHECKPOINT [--onnx] [--out FILE] [--load_step STEP]
 
   CHECKPOINT          a folder of results/models, a .pt file in it, or a recorded run (results/sacred/7)
   --onnx              write the team's step as an ONNX model, which plays without torch and Shoal (docs/deployment.md)
@@ -46,7 +47,7 @@ def main(args: list[str], trusted: bool = False) -> int:
         UserError: the command line cannot be understood, there is no such checkpoint, or the file cannot be written.
     """
     if {"-h", "--help"} & set(args):
-        print(HELP)
+        print(HELP.format(export=typed("export")))
         return 0
     source, out, step, as_onnx = _parse(args)
     file = checkpoints.find(checkpoints_of(source), step)
@@ -85,14 +86,14 @@ def _parse(args: list[str]) -> tuple[Path, Path, int, bool]:
         word, equals, value = rest.pop(0).partition("=")
         if word in options:
             if not equals and not rest:
-                raise UserError(f"{word} wants a value: see python src/main.py export --help.")
+                raise UserError(f"{word} wants a value: see {typed('export')} --help.")
             options[word] = value if equals else rest.pop(0)
         elif word.startswith("-"):
-            raise UserError(f"export has no option {word}: see python src/main.py export --help.")
+            raise UserError(f"export has no option {word}: see {typed('export')} --help.")
         else:
             places.append(word + equals + value)
     if len(places) != 1:
-        raise UserError("export wants one checkpoint: python src/main.py export results/sacred/7 (see export --help).")
+        raise UserError(f"export wants one checkpoint: {typed('export')} results/sacred/7 (see export --help).")
     if not options["--load_step"].isdigit():
         raise UserError(f"--load_step {options['--load_step']} is no environment step: give a whole number.")
     out = options["--out"] or ("team.onnx" if as_onnx else "team.pt")
@@ -145,12 +146,12 @@ def load(path: Path | str, components: Collection[str] = ()) -> Controller:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"There is no team at {path}: python src/main.py export CHECKPOINT --out {path} writes one.")
+        raise UserError(f"There is no team at {path}: {typed('export')} CHECKPOINT --out {path} writes one.")
     content = checkpoints.load(path)
     if content.get("team") != FORMAT:
-        raise UserError(f"{path} holds no exported team: python src/main.py export CHECKPOINT writes one.")
+        raise UserError(f"{path} holds no exported team: {typed('export')} CHECKPOINT writes one.")
     if not all(isinstance(content.get(part), Mapping) for part in ("config", "spec", "networks")):
-        raise UserError(f"{path} is no whole team: python src/main.py export CHECKPOINT writes one anew.")
+        raise UserError(f"{path} is no whole team: {typed('export')} CHECKPOINT writes one anew.")
     strange = {k: v for k, v in trust.imports_of(content["config"], _NOT_THE_TEAM).items() if v not in components}
     if strange:
         raise UserError(

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 
 from shoal.envs.sc2_folder import game_folder
 from shoal.utils.extras import CORE, install_command, requirements
+from shoal.utils.program import typed
 
 _TOOLS = {"all", "dev", "docs"}
 """Extras that add nothing to a run: not looked at."""
@@ -34,7 +35,7 @@ _SRC = str(Path(__file__).resolve().parents[1])
 
 HELP = """Checks the installation and prints the command that fixes what is missing.
 
-  python src/main.py doctor [--quick]
+  {doctor} [--quick]
 
 Plays one step of every environment suite whose packages are there; --quick leaves that out.
 Exit status: 1 if something that every run needs is missing or broken, else 0.
@@ -108,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = arguments or []
     if {"-h", "--help"} & set(arguments):
-        print(HELP)
+        print(HELP.format(doctor=typed("doctor")))
         return 0
     unknown = [argument for argument in arguments if argument != "--quick"]
     if unknown:

@@ -28,6 +28,7 @@ from shoal.recording.run_folder import RunFolder, uid_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.guardian import Guardian
+from shoal.utils.program import typed
 
 SETTINGS_FILE = "settings.yaml"
 """In a run's record: every setting, in a form that may stand behind `with`."""
@@ -197,7 +198,7 @@ def say_what_mongo_lacks(observers: Sequence[RunObserver]) -> None:
     if folder is not None and any(isinstance(one, MongoMirror) and not one.up_to_date for one in observers):
         print(
             "warning: MongoDB does not have all of this run, the file record does; when the server is there: "
-            f"python src/main.py sync {folder}",
+            f"{typed('sync')} {folder}",
             file=sys.stderr,
         )
 

@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING, Any
 from shoal.analysis.sources import gather
 from shoal.utils.errors import UserError
 from shoal.utils.extras import needed_for
+from shoal.utils.program import typed
 
 if TYPE_CHECKING:
     from shoal.analysis.study import Study
+
+
+_DOOR = "python -m shoal.analysis"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,10 +122,15 @@ def _say(*paths: Path) -> None:
         print(path)
 
 
+def _description() -> str:
+    assert __doc__ is not None
+    return __doc__.replace(_DOOR, typed("compare"))
+
+
 def _parser() -> argparse.ArgumentParser:
     every, judged, scored = _shared_options()
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m shoal.analysis", description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(prog=typed("compare"), description=_description(), formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(run: Callable[[argparse.Namespace], None], out: str, what: str, *parents: argparse.ArgumentParser) -> Any:

@@ -16,10 +16,11 @@ from shoal.recording.plain import plain
 from shoal.recording.reader import RUN_FILE, Record, model_dir_of, moment, read_record
 from shoal.utils.checkpoint import BEST
 from shoal.utils.errors import UserError
+from shoal.utils.program import typed
 
 HELP = f"""Brings recorded runs to MongoDB: those made while it was away, cut short by its end, or recorded elsewhere.
 
-  python src/main.py sync RUN_DIR ... [-m HOST:PORT:DB]
+  {{sync}} RUN_DIR ... [-m HOST:PORT:DB]
 
   RUN_DIR           a recorded run (results/sacred/7), or a folder of them (results/sacred)
   -m HOST:PORT:DB   the database; else the environment variable {MONGO_VARIABLE} (an address with a password belongs
@@ -36,7 +37,7 @@ def main(args: list[str]) -> int:
         UserError: the command line cannot be understood, or a database cannot be used.
     """
     if {"-h", "--help"} & set(args):
-        print(HELP)
+        print(HELP.format(sync=typed("sync")))
         return 0
     folders, target = _parse(args)
     runs = [run for folder in folders for run in _runs_in(folder)]
@@ -64,11 +65,11 @@ def _parse(args: list[str]) -> tuple[list[Path], str | None]:
         elif word.startswith(("-m=", "--mongo_db=")):
             target = word.partition("=")[2]
         elif word.startswith("-"):
-            raise UserError(f"sync has no option {word}: see python src/main.py sync --help.")
+            raise UserError(f"sync has no option {word}: see {typed('sync')} --help.")
         else:
             folders.append(Path(word))
     if not folders:
-        raise UserError("sync wants recorded runs: python src/main.py sync results/sacred/7 (see sync --help).")
+        raise UserError(f"sync wants recorded runs: {typed('sync')} results/sacred/7 (see sync --help).")
     return folders, target
 
 

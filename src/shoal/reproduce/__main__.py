@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 from shoal.reproduce import catalogue
 from shoal.reproduce.declaration import Reproduction, Verdict
 from shoal.utils.errors import UserError
+from shoal.utils.program import typed
 
 if TYPE_CHECKING:
     from shoal.reproduce import running
 
-PROGRAM = "python -m shoal.reproduce"
+_DOOR = "python -m shoal.reproduce"
 _WIDTH = 110
 
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None, among: Sequence[Reproduction] | None
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
-    again = f"{PROGRAM} {shlex.join(arguments)}"
+    again = f"{typed('reproduce')} {shlex.join(arguments)}"
     known = catalogue.every() if among is None else among
     try:
         if args.list or not args.id:
@@ -106,7 +107,7 @@ def described(reproduction: Reproduction) -> str:
     """What ``--list`` says of it."""
     r = reproduction
     lines = {
-        "command": f"{PROGRAM} {r.id}",
+        "command": f"{typed('reproduce')} {r.id}",
         "claim": r.claim,
         "paper": r.paper_numbers,
         "runs": f"{n_runs(r)} (command lines: {len(r.arms)}, seeds: {r.seeds})"
@@ -137,9 +138,16 @@ def told(reproduction: Reproduction, verdicts: Sequence[Verdict]) -> str:
     return "\n".join([f"{reproduction.paper}, {reproduction.figure}:", *rows])
 
 
+def _description() -> str:
+    assert __doc__ is not None
+    return __doc__.replace(_DOOR, typed("reproduce"))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=typed("reproduce"),
+        description=_description(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("id", nargs="?", help="what to reproduce, one of those that --list shows")

@@ -34,6 +34,7 @@ from shoal.runners.supervised import (
 )
 from shoal.runners.workers import WorkerVectorEnv, in_process, side_by_side
 from shoal.utils.errors import NonFiniteError, UserError
+from shoal.utils.program import typed
 from shoal.utils.signals import StopRequest
 
 TRAIN, TEST = 0, 1
@@ -191,7 +192,7 @@ class Runner:
                 raise EnvironmentsFailedError(
                     f"The environment {'failed' if self._has_begun else 'could not begin an episode,'} "
                     f"{failures.max()} times in a row{f' (last: {why})' if why else ''}: "
-                    "see its own messages above, and 'python src/main.py doctor' for what may be missing."
+                    f"see its own messages above, and '{typed('doctor')}' for what may be missing."
                 )
             drops[list(memory.nonfinite)] += 1
             if drops.max() >= most:

@@ -19,16 +19,16 @@ from shoal.sweeps.pool import Job, Pool
 from shoal.sweeps.search import Search, SearchSettings, example_of, read_settings, read_space
 from shoal.utils import cluster
 from shoal.utils.errors import UserError
+from shoal.utils.program import typed
 from shoal.utils.signals import StopRequest
 
-PROGRAM = "src/sweep.py"
 REPORT_FILE = "report.html"
 _EPILOG = """
 examples:
-  python src/sweep.py --configs=qmix,s2q --env-configs=smax --maps=3m,2s3z --seeds=5 with t_max=500000
-  python src/sweep.py --configs=qmix --env-configs=smax --grid=grid.yaml --seeds=3       every combination of settings
-  python src/sweep.py --configs=qmix --env-configs=smax --seeds=2 --optuna trials=40 space=space.yaml
-  python src/sweep.py --configs=s2q --env-configs=sc2 --maps=MMM2 --address=10.0.0.1:6379 --gpus-per-run=0.5
+  {sweep} --configs=qmix,s2q --env-configs=smax --maps=3m,2s3z --seeds=5 with t_max=500000
+  {sweep} --configs=qmix --env-configs=smax --grid=grid.yaml --seeds=3       every combination of settings
+  {sweep} --configs=qmix --env-configs=smax --seeds=2 --optuna trials=40 space=space.yaml
+  {sweep} --configs=s2q --env-configs=sc2 --maps=MMM2 --address=10.0.0.1:6379 --gpus-per-run=0.5
 
 The same command goes on with a sweep that was stopped; what is finished is not run again. docs/sweeps.md tells more.
 """
@@ -99,7 +99,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _again(argv: Sequence[str]) -> str:
-    return f"python {PROGRAM} {shlex.join(argv[1:])}"
+    return f"{typed('sweep')} {shlex.join(argv[1:])}"
 
 
 def read(arguments: list[str]) -> Request:
@@ -154,15 +154,15 @@ def _names(text: str) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=f"python {PROGRAM}",
+        prog=typed("sweep"),
         usage="%(prog)s --configs=ALG[,ALG] --env-configs=ENV[,ENV] [--maps=MAP[,MAP]] [options] [with KEY=VALUE ...]",
         description=__doc__,
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(sweep=typed("sweep")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--configs", required=True, metavar="ALG", help="algorithms, as --config of src/main.py, separated by commas")
-    add("--env-configs", required=True, metavar="ENV", help="environments, as --env-config of src/main.py")
+    add("--configs", required=True, metavar="ALG", help="algorithms, as --config of one run, separated by commas")
+    add("--env-configs", required=True, metavar="ENV", help="environments, as --env-config of one run")
     add("--maps", default="", metavar="MAP", help="maps (env_args.map_name); the environment's own one without it")
     add("--seeds", default="5", help="5 is seeds 0 to 4, 3,7 these two, 5-9 five to nine (default 5)")
     add("--grid", metavar="FILE", help="YAML file: each setting with a list of the values to try")
