@@ -119,6 +119,11 @@ class PackedSteps:
         padded = x.new_zeros(x.shape[0], self.shape[0] * self.shape[1], *x.shape[2:])
         return padded.index_copy(1, self.index, x).unflatten(1, self.shape)
 
+    def unpack_acted(self, x: Tensor) -> Tensor:
+        """Values of the transitions, where they belong: ``[M, R, ...] -> [M, B, T, ...]``, zeros in padding."""
+        padded = x.new_zeros(x.shape[0], self.shape[0] * self.shape[1], *x.shape[2:])
+        return padded.index_copy(1, self.index[self.acted], x).unflatten(1, self.shape)[:, :, :-1]
+
 
 def episode_lengths(batch: EpisodeBatch) -> Tensor:
     """Transitions in each episode. Int64 ``[B]``."""
