@@ -46,71 +46,71 @@ MOST_THREADS = 1024
 @dataclass(frozen=True)
 class ExperimentSettings(Checked):
     env: Annotated[str, "environment suite"]
-    learner: Annotated[str, "loss, updates and targets"]
-    name: Annotated[str, "what the run is called in records and folder names", FileName(), Role.NAME] = "run"
+    learner: Annotated[str, "learner: loss, updates and targets"]
+    name: Annotated[str, "name of the run in records and folder names", FileName(), Role.NAME] = "run"
     runner: Annotated[
-        str, "how environments are run: episode (one), parallel (many), ray (on other machines)", Role.HARDWARE
+        str, "how environments run: episode (one), parallel (many), ray (on other machines)", Role.HARDWARE
     ] = "parallel"
     mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
     memory: Annotated[str, "what the learner learns from: past episodes (replay)"] = "replay"
     seed: Annotated[
-        int | None, "seed of everything random; drawn and recorded when not given", Range(0, LARGEST_SEED), Role.SEED
+        int | None, "seed of all randomness; null: drawn, and recorded", Range(0, LARGEST_SEED), Role.SEED
     ] = None
     t_max: TMax = 2_000_000
-    use_cuda: Annotated[bool, "train on a GPU where there is one", Role.HARDWARE] = True
+    use_cuda: Annotated[bool, "train on a GPU if there is one", Role.HARDWARE] = True
     torch_threads: Annotated[
         int,
-        "threads that torch uses for one operation; 0 leaves the choice to torch",
+        "threads of one torch operation; 0: torch decides",
         Range(0, MOST_THREADS),
         Role.HARDWARE,
     ] = 1
     test_interval: Annotated[int, "environment steps between tests", Range(1), Role.MEASURE] = 10_000
     test_nepisode: Annotated[
-        int, "episodes in one test (rounded down to whole rollouts, at least one rollout)", Range(1), Role.MEASURE
+        int, "episodes per test, rounded down to whole rollouts (at least one)", Range(1), Role.MEASURE
     ] = 32
     absolute_test_nepisode: Annotated[
         int,
-        "episodes of one more test at the end, of the policy that did best in the tests (the absolute metric; "
-        "the evaluation protocol asks for 10 times test_nepisode); 0: none",
+        "episodes of one more test, at the end, of the policy with the best test (the absolute metric; the "
+        "evaluation protocol asks for 10 x test_nepisode); 0: none",
         Range(0),
         Role.MEASURE,
     ] = 0
     range_alarm: Annotated[
         bool,
-        "say once, and record, that values left what returns can be or that an input is far too large or grows",
+        "warn once, and record, when values leave the range of possible returns or inputs are far too large or grow",
         Role.MEASURE,
     ] = True
     runner_log_interval: Annotated[
-        int, "environment steps between records of training episodes", Range(1), Role.MEASURE
+        int, "environment steps between records of the training episodes' metrics", Range(1), Role.MEASURE
     ] = 10_000
     learner_log_interval: Annotated[
         int, "environment steps between records of the learner's metrics", Range(1), Role.MEASURE
     ] = 10_000
     local_results_path: Annotated[str, "folder of all results", PathText(needed=True), Role.RECORD] = "results"
-    use_tensorboard: Annotated[bool, "also record for TensorBoard, under <local_results_path>/tb_logs", Role.RECORD] = (
+    use_tensorboard: Annotated[bool, "also record for TensorBoard, in <local_results_path>/tb_logs", Role.RECORD] = (
         False
     )
     mongo_url: Annotated[
         str | None,
-        "MongoDB that also records the run: HOST:PORT:DB or mongodb://... (see docs/recording.md for passwords)",
+        "MongoDB that also records the run: HOST:PORT:DB or mongodb://... (passwords: see docs/recording.md)",
         Role.RECORD,
     ] = None
-    save_model: Annotated[bool, "save checkpoints under <local_results_path>/models", Role.RECORD] = True
+    save_model: Annotated[bool, "save checkpoints, in <local_results_path>/models", Role.RECORD] = True
     save_model_interval: Annotated[int, "environment steps between checkpoints", Range(1), Role.RECORD] = 50_000
     keep_checkpoints: Annotated[
-        int, "newest checkpoints to keep, beside the one of the best test; 0 keeps all", Range(0), Role.RECORD
+        int, "number of newest checkpoints to keep, in addition to the best test's; 0: all", Range(0), Role.RECORD
     ] = 3
     checkpoint_path: Annotated[
-        str, "folder or file of checkpoints to start from or to evaluate", PathText(), Role.START
+        str, "checkpoint file or folder to start from, or to evaluate", PathText(), Role.START
     ] = ""
-    load_step: Annotated[int, "environment step of the checkpoint to load; 0 is the newest", Range(0), Role.START] = 0
-    evaluate: Annotated[bool, "only test the loaded checkpoint, greedily", Role.START] = False
+    load_step: Annotated[int, "environment step of the checkpoint to load; 0: the newest", Range(0), Role.START] = 0
+    evaluate: Annotated[bool, "test the loaded checkpoint (greedy actions) instead of training", Role.START] = False
     save_replay: Annotated[
         bool,
         "with evaluate=True: save the first test episode as an animated GIF, and as the game's own replay file",
         Role.START,
     ] = False
-    resume: Annotated[str, "folder of a recorded run or of its checkpoints to go on with", PathText(), Role.START] = ""
+    resume: Annotated[str, "recorded run, or its folder of checkpoints, to resume", PathText(), Role.START] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,5 +1,6 @@
 """From raw values to checked settings: types, defaults, who reads what, and what is refused."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -143,6 +144,15 @@ def every_row():
     for kind, name in readers:
         for row in declared_by(registry.find(kind, name).Settings, f"{kind}={name}"):
             yield (f"env_args.{row.key}" if kind == "env" else row.key), row
+
+
+def test_help_stands_alone():
+    """``print_config`` sorts settings, and each component has its own: no text may lean on another setting's."""
+    leaning = re.compile(r"\b(the same|these|those|them|that (line|script|time|one)|as (above|there))\b")
+    for path, row in every_row():
+        assert row.help, path
+        assert not leaning.search(row.help), f"{path}: {row.help}"
+        assert not row.help.endswith("."), path
 
 
 def test_a_name_has_one_role_wherever_it_is_declared():

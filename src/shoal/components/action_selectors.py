@@ -48,14 +48,16 @@ class ActionSelector:
 
 @dataclass(frozen=True)
 class EpsilonGreedySettings(Checked):
-    epsilon_start: Annotated[float, "probability of a random action at the start", Range(0, 1)] = 1.0
-    epsilon_finish: Annotated[float, "probability of a random action after the anneal", Range(0, 1)] = 0.05
-    epsilon_anneal_time: Annotated[int, "environment steps from epsilon_start to epsilon_finish", Range(0)] = 50_000
+    epsilon_start: Annotated[float, "initial probability of a random action", Range(0, 1)] = 1.0
+    epsilon_finish: Annotated[float, "final probability of a random action", Range(0, 1)] = 0.05
+    epsilon_anneal_time: Annotated[
+        int, "environment steps over which epsilon goes from epsilon_start to epsilon_finish", Range(0)
+    ] = 50_000
     epsilon_anneal_frac: Annotated[
-        float | None, "the same as a fraction of t_max; null: epsilon_anneal_time", Range(0, 1)
+        float | None, "length of epsilon's anneal as a fraction of t_max; null: use epsilon_anneal_time", Range(0, 1)
     ] = None
     t_max: TMax = 2_000_000
-    evaluation_epsilon: Annotated[float, "probability of a random action in test episodes", Range(0, 1)] = 0.0
+    evaluation_epsilon: Annotated[float, "probability of a random action in tests", Range(0, 1)] = 0.0
 
 
 class EpsilonGreedy(ActionSelector):
@@ -105,7 +107,7 @@ class EpsilonUniform(EpsilonGreedy):
 
 @dataclass(frozen=True)
 class GaussianNoiseSettings(Checked):
-    act_noise: Annotated[float, "standard deviation of the noise added to actions in [-1, 1]", Range(0)] = 0.1
+    act_noise: Annotated[float, "standard deviation of the Gaussian noise on actions in [-1, 1]", Range(0)] = 0.1
 
 
 class GaussianNoise(ActionSelector):

@@ -23,9 +23,9 @@ class ReplaySettings(Checked):
     buffer_size: Annotated[int, "episodes that the replay memory holds", Range(1)] = 5000
     updates_per_rollout: Annotated[int, "gradient steps after each rollout", Range(1)] = 1
     buffer_cpu_only: Annotated[bool, "keep the replay memory in main memory, not on the GPU", Role.HARDWARE] = True
-    save_buffer: Annotated[bool, "put the replay memory into checkpoints, for an exact resume", Role.RECORD] = False
+    save_buffer: Annotated[bool, "save the replay memory in checkpoints, for an exact resume", Role.RECORD] = False
     keep_buffers: Annotated[
-        int, "newest checkpoints that keep their replay memory; 0: all of them", Range(0), Role.RECORD
+        int, "number of newest checkpoints that keep their replay memory; 0: all", Range(0), Role.RECORD
     ] = 1
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from shoal.declare import Range, Role
 
-TMax = Annotated[int, "environment steps to train for", Range(1), Role.LENGTH]
+TMax = Annotated[int, "environment steps of the whole run", Range(1), Role.LENGTH]
 """The setting ``t_max`` as every component declares it whose schedules are fractions of the run."""
 
 

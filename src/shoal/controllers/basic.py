@@ -23,10 +23,10 @@ from shoal.utils.errors import UserError
 @dataclass(frozen=True)
 class BasicMACSettings(Checked):
     agent: Annotated[str, "network of one agent"] = "rnn"
-    action_selector: Annotated[str, "way of exploring"] = "epsilon_greedy"
-    obs_last_action: Annotated[bool, "whether an agent's input holds its last action"] = True
-    obs_agent_id: Annotated[bool, "whether an agent's input holds its id"] = True
-    full_comm: Annotated[bool, "whether every agent observes what any agent observes (FullComm)"] = False
+    action_selector: Annotated[str, "exploration strategy"] = "epsilon_greedy"
+    obs_last_action: Annotated[bool, "append the agent's last action to its observation"] = True
+    obs_agent_id: Annotated[bool, "append the agent's id to its observation"] = True
+    full_comm: Annotated[bool, "agents share all observations (FullComm)"] = False
     normalise_inputs: NormaliseInputs = False
 
 

@@ -10,9 +10,9 @@ from shoal.controllers.team import NormaliseInputs, TeamInputs, TeamNetwork
 
 @dataclass(frozen=True)
 class CentralMACSettings:
-    central_agent: Annotated[str, "network of one agent's central utility"] = "central_rnn"
-    obs_last_action: Annotated[bool, "whether an agent's input holds its last action"] = True
-    obs_agent_id: Annotated[bool, "whether an agent's input holds its id"] = True
+    central_agent: Annotated[str, "network of one agent's utility in the central Q*"] = "central_rnn"
+    obs_last_action: Annotated[bool, "append the agent's last action to its observation"] = True
+    obs_agent_id: Annotated[bool, "append the agent's id to its observation"] = True
     normalise_inputs: NormaliseInputs = False
 
 

@@ -19,7 +19,7 @@ from shoal.modules.layers.latent import Decoder, Encoder
 
 @dataclass(frozen=True)
 class CommMACSettings(BasicMACSettings):
-    latent_dim: Annotated[int, "size of the encoder's latent", Range(1)] = 32
+    latent_dim: Annotated[int, "size of the encoder's latent vector", Range(1)] = 32
     latent_hidden_dim: Annotated[int, "hidden width of the encoder and the decoder", Range(1)] = 64
 
 

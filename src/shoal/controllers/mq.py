@@ -26,20 +26,20 @@ PUBLISHED_EPISODES = 50_000
 
 @dataclass(frozen=True)
 class MQMACSettings(CodebookSettings, VectorMACSettings):
-    mq_top_k: Annotated[int, "best slots of a state, which win it and climb its critic's gradient", Range(1)] = 5
-    mq_lr_start: Annotated[float, "zeta, step size of the slots, at the start", Range(0)] = 1e-4
-    mq_lr_finish: Annotated[float, "zeta after the anneal", Range(0)] = 1e-5
+    mq_top_k: Annotated[int, "number of best slots per state that win and follow the critic's gradient", Range(1)] = 5
+    mq_lr_start: Annotated[float, "initial step size of the slots (zeta)", Range(0)] = 1e-4
+    mq_lr_finish: Annotated[float, "final step size of the slots (zeta)", Range(0)] = 1e-5
     mq_lr_anneal_frac: Annotated[
-        float, "fraction of t_max over which zeta goes from start to finish", Range(above=0, most=1)
+        float, "length of the anneal of zeta (the slots' step size) as a fraction of t_max", Range(above=0, most=1)
     ] = 0.66666667
     mq_lr_autoscale: Annotated[
-        bool, "multiply zeta by 50,000 / (t_max / episode limit), so that slots travel as far in a shorter run"
+        bool, "multiply zeta by 50,000 / (t_max / episode limit), so that slots travel as far in shorter runs"
     ] = True
-    mq_double_critic: Annotated[bool, "two critics, of which the targets take the lower value; or one"] = True
+    mq_double_critic: Annotated[bool, "use two critics, whose targets take the lower value"] = True
     mq_head_dim: Annotated[int, "hidden width of the critics' heads", Range(1)] = 64
-    mq_test_exclude_frozen: Annotated[bool, "whether tests leave out slots that were placed a moment ago"] = True
+    mq_test_exclude_frozen: Annotated[bool, "exclude recently placed slots from tests"] = True
     mq_chunk: Annotated[
-        int, "histories whose slots are valued together; too many leave the processor's cache", Range(1)
+        int, "histories per batch when slots are valued; larger ones no longer fit the CPU's cache", Range(1)
     ] = 16
     t_max: TMax = 2_000_000
 

@@ -20,14 +20,16 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class QFMACSettings(VectorMACSettings):
-    qf_basis: Annotated[Kind, "functions of the action whose coefficients the agents learn"] = "legendre"
-    qf_rank: Annotated[int, "largest degree of the basis", Range(1)] = 5
-    qf_samples: Annotated[int, "actions tried for a maximum, in training", Range(1)] = 1000
-    qf_test_samples: Annotated[int, "the same in tests", Range(1)] = 1000
-    qf_coef_scaling_exponent: Annotated[float, "p: the coefficient of multi-index q is divided by |q|^p", Range(0)] = (
-        0.0
-    )
-    qf_pool: Annotated[int, "actions drawn once, of which each maximum takes a random stretch", Range(1)] = 65_536
+    qf_basis: Annotated[Kind, "basis functions of the action, whose coefficients the agents learn"] = "legendre"
+    qf_rank: Annotated[int, "largest degree of the basis functions", Range(1)] = 5
+    qf_samples: Annotated[int, "actions sampled per maximisation, in training", Range(1)] = 1000
+    qf_test_samples: Annotated[int, "actions sampled per maximisation, in tests", Range(1)] = 1000
+    qf_coef_scaling_exponent: Annotated[
+        float, "exponent p: the coefficient of multi-index q is divided by |q|^p", Range(0)
+    ] = 0.0
+    qf_pool: Annotated[
+        int, "size of the pool of random actions, of which each maximisation uses a random stretch", Range(1)
+    ] = 65_536
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,17 +25,15 @@ CandidateProbabilities = Callable[[TensorDict, TensorDict, Tensor], tuple[Tensor
 
 @dataclass(frozen=True)
 class S2QMACSettings(CommMACSettings):
-    K: Annotated[int, "number of sub-values beside Q^tot", Range(0, 1000)] = 2
+    K: Annotated[int, "number of sub-value functions (in addition to Q^tot)", Range(0, 1000)] = 2
     s2q_select: Annotated[
         Literal["predicted", "oracle", "independent", "independent_joint", "random", "none"],
-        "what draws the sub-value to follow: the decoder's P_hat; P itself, from the true state (oracle); every agent "
-        "for itself, from its own history (independent) or from the common P_hat (independent_joint); chance (random); "
-        "or nothing, always Q^tot (none)",
+        "what draws the sub-value to follow: the decoder's P_hat (predicted); P of the true state (oracle); "
+        "each agent's own history (independent); each agent from the common P_hat (independent_joint); "
+        "uniform (random); none: always Q^tot",
     ] = "predicted"
-    s2q_fix_prob: Annotated[
-        float, "probability that an episode follows Q^tot alone (index 0) throughout", Range(0, 1)
-    ] = 0.5
-    comm: Annotated[bool, "whether every agent reads the latent of the team's last histories (S2Q-Comm)"] = False
+    s2q_fix_prob: Annotated[float, "probability that an episode follows Q^tot (index 0) throughout", Range(0, 1)] = 0.5
+    comm: Annotated[bool, "agents read the encoding of the team's latest histories (S2Q-Comm)"] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,8 +13,8 @@ from shoal.modules.layers.moments import Normaliser
 
 NormaliseInputs: TypeAlias = Annotated[
     bool,
-    "subtract the running mean of observations and states from what networks read, and divide by the deviation "
-    "(of training episodes; saved with the team)",
+    "normalise observations and states by their running mean and deviation over training episodes "
+    "(saved with the team)",
 ]
 """``normalise_inputs``, which controllers (observations) and learners (states) declare alike."""
 

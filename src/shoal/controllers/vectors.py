@@ -13,7 +13,7 @@ from shoal.utils.errors import UserError
 
 @dataclass(frozen=True)
 class VectorMACSettings(BasicMACSettings):
-    action_selector: Annotated[str, "way of exploring"] = "epsilon_uniform"
+    action_selector: Annotated[str, "exploration strategy"] = "epsilon_uniform"
 
 
 class VectorMAC(BasicMAC):

@@ -32,23 +32,24 @@ class GRFSettings(Checked):
     ] = "academy_3_vs_2"
     rewards: Annotated[
         Literal["scoring", "scoring,checkpoints", "outcome"],
-        "the engine's: 1 for a goal, -1 for one conceded; checkpoints adds 0.1 for each of ten steps of the ball "
-        "towards the goal; outcome is CADP's: the team gets 100 for a goal and -1 for any other end",
+        "scoring: 1 per goal, -1 per goal conceded; scoring,checkpoints: plus 0.1 for each of ten steps of "
+        "the ball towards the goal; outcome (CADP): 100 for a goal, -1 for any other end",
     ] = "scoring"
     reward_aggregation: Annotated[
         Literal["sum", "mean"],
-        "how the players' rewards become the team's; sum, as released with S2Q: with three players a goal pays 3",
+        "how the players' rewards are combined into the team's; with sum (S2Q's release) and three players a "
+        "goal pays 3",
     ] = "sum"
     time_limit: Annotated[
-        int | None, "longest episode, in steps; null: the scenario's own (150, 5_vs_5: 300)", Range(1)
+        int | None, "maximum steps per episode; null: the scenario's (150; 5_vs_5: 300)", Range(1)
     ] = None
     end_behind_line: Annotated[
         Literal["ball_or_players", "ball", "never"], "who ends the episode by falling back behind line_x"
     ] = "ball_or_players"
     line_x: Annotated[
         float | None,
-        "where that line is, from -1 (the own goal) to 1; null: the scenario's own, "
-        "0 (the half line), -0.1 in academy_corner and -0.15 in 5_vs_5",
+        "x of the line of end_behind_line, from -1 (own goal) to 1; null: the scenario's own (0, the half "
+        "line; academy_corner -0.1; 5_vs_5 -0.15)",
         Range(-1, 1),
     ] = None
 

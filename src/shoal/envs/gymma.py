@@ -30,12 +30,14 @@ class GymmaSettings(ActionSettings):
     """Settings of a gymnasium multi-agent environment."""
 
     key: Annotated[
-        str, "gymnasium id, with the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'", Role.TASK
+        str, "gymnasium id, preceded by the module that registers it: 'lbforaging:Foraging-8x8-2p-3f-v3'", Role.TASK
     ] = "lbforaging:Foraging-8x8-2p-3f-v3"
-    time_limit: Annotated[int | None, "steps per episode; null: the environment's own limit", Range(1)] = None
-    reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
-    rebuild: Annotated[bool, "build it anew for every episode, so that none depends on the one before"] = True
-    kwargs: Annotated[dict[str, Any], "further arguments for the environment's constructor"] = field(
+    time_limit: Annotated[int | None, "maximum steps per episode; null: the environment's own limit", Range(1)] = None
+    reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards are combined into the team's"] = (
+        "sum"
+    )
+    rebuild: Annotated[bool, "build a new environment for every episode, so that episodes are independent"] = True
+    kwargs: Annotated[dict[str, Any], "keyword arguments of the environment's constructor"] = field(
         default_factory=dict
     )
 

@@ -41,12 +41,12 @@ class Table(Check):
 class MatrixGameSettings(Checked):
     """Settings of the payoff game."""
 
-    payoff: Annotated[list[Any], "team reward by joint action: nested lists, one level per agent", Table()] = field(
-        default_factory=_default_payoff
+    payoff: Annotated[list[Any], "team reward of each joint action: nested lists, one level per agent", Table()] = (
+        field(default_factory=_default_payoff)
     )
-    payoff_after: Annotated[list[Any] | None, "table that replaces payoff from shift_at on; null: none", Table()] = None
-    shift_at: Annotated[int | None, "environment steps of the run after which payoff_after holds", Range(0)] = None
-    time_limit: Annotated[int, "steps per episode; the last one ends the game (terminated)", Range(1)] = 1
+    payoff_after: Annotated[list[Any] | None, "payoff table from shift_at on; null: no change", Table()] = None
+    shift_at: Annotated[int | None, "environment step of the run from which payoff_after applies", Range(0)] = None
+    time_limit: Annotated[int, "steps per episode; the last one is a true end (terminated)", Range(1)] = 1
 
     def __post_init__(self) -> None:
         """Refuse tables that do not go together.

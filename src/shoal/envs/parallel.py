@@ -21,10 +21,16 @@ from shoal.utils.errors import UserError
 class ParallelSettings(ActionSettings):
     """What every suite with PettingZoo's parallel interface lets the user say."""
 
-    time_limit: Annotated[int | None, "steps per episode; null: the environment's max_cycles", Range(1)] = None
-    reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards become the team's"] = "sum"
-    own_state: Annotated[bool, "take the environment's state vector, if any; off: all observations"] = True
-    kwargs: Annotated[dict[str, Any], "arguments for the environment"] = field(default_factory=dict)
+    time_limit: Annotated[int | None, "maximum steps per episode; null: the environment's max_cycles", Range(1)] = None
+    reward_aggregation: Annotated[Literal["sum", "mean"], "how the agents' rewards are combined into the team's"] = (
+        "sum"
+    )
+    own_state: Annotated[
+        bool, "use the environment's own state vector, if it has one; off: the state is all observations in a row"
+    ] = True
+    kwargs: Annotated[dict[str, Any], "keyword arguments of the environment's constructor"] = field(
+        default_factory=dict
+    )
 
 
 class ParallelEnv(AdaptedEnv):

@@ -16,11 +16,11 @@ from shoal.utils.errors import UserError
 class PettingZooSettings(ParallelSettings):
     """Settings of a PettingZoo parallel environment."""
 
-    key: Annotated[str, "module with a parallel_env function: 'pettingzoo.sisl.multiwalker_v9'", Role.TASK] = (
+    key: Annotated[str, "module that has a parallel_env function: 'pettingzoo.sisl.multiwalker_v9'", Role.TASK] = (
         "pettingzoo.sisl.multiwalker_v9"
     )
-    end_on: Annotated[Literal["all", "any"], "the episode ends when every agent has left, or when any has"] = "all"
-    rebuild: Annotated[bool, "build it anew for every episode, so that none depends on the one before"] = True
+    end_on: Annotated[Literal["all", "any"], "end the episode when all agents have left, or when any has"] = "all"
+    rebuild: Annotated[bool, "build a new environment for every episode, so that episodes are independent"] = True
 
 
 class PettingZooEnv(ParallelEnv):

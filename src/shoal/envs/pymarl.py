@@ -22,7 +22,9 @@ class PyMARLSettings:
     """Settings of a PyMARL environment."""
 
     key: Annotated[str, "import path of the environment's class: 'package.module:Class'", Role.TASK] = ""
-    kwargs: Annotated[dict[str, Any], "arguments for the class"] = field(default_factory=dict)
+    kwargs: Annotated[dict[str, Any], "keyword arguments of the environment's constructor"] = field(
+        default_factory=dict
+    )
 
 
 def _class(settings: PyMARLSettings) -> Any:

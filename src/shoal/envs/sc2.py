@@ -13,12 +13,10 @@ from shoal.envs.starcraft import BattleSettings, StarCraftEnv, known_map, module
 class SC2Settings(BattleSettings):
     """Settings of SMAC."""
 
-    sight_range: Annotated[
-        float | None, "sight radius of every ally, in map units; null: SMAC's own, 9", Range(above=0)
-    ] = None
-    shoot_range: Annotated[
-        float | None, "shooting range of every ally, in map units; null: SMAC's own, 6", Range(above=0)
-    ] = None
+    sight_range: Annotated[float | None, "sight range of allies, in map units; null: SMAC's (9)", Range(above=0)] = None
+    shoot_range: Annotated[float | None, "shooting range of allies, in map units; null: SMAC's (6)", Range(above=0)] = (
+        None
+    )
 
 
 COMM_MAPS: dict[str, dict[str, Any]] = {

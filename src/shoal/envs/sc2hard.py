@@ -14,10 +14,10 @@ from shoal.envs.starcraft import BattleSettings, StarCraftEnv, known_map, module
 class SC2HardSettings(BattleSettings):
     """Settings of SMAC-Hard."""
 
-    map_name: Annotated[str, "SMAC's name of the scenario, with or without _Hard at its end", Role.TASK] = "2s3z_Hard"
-    mode: Annotated[Literal["single"], "the opponent is a script (self-play is not offered)"] = "single"
+    map_name: Annotated[str, "SMAC map, with or without the suffix _Hard", Role.TASK] = "2s3z_Hard"
+    mode: Annotated[Literal["single"], "type of opponent: a script (self-play is not supported)"] = "single"
     strategy_prob: Annotated[
-        list[float] | None, "probabilities of the map's opponent scripts; null: all are equally likely", Range(0, 1)
+        list[float] | None, "probabilities of the map's opponent scripts; null: uniform", Range(0, 1)
     ] = None
 
 

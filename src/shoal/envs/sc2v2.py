@@ -24,20 +24,20 @@ SIZES = ("5_vs_5", "10_vs_10", "10_vs_11", "20_vs_20", "20_vs_23")
 class SC2v2Settings(BattleSettings):
     """Settings of SMACv2: its names, and the values of its example configurations."""
 
-    map_name: Annotated[
-        str, "RACE_N_vs_M: terran, protoss or zerg, and 5_vs_5, 10_vs_10, 10_vs_11, 20_vs_20, ...", Role.TASK
-    ] = "terran_5_vs_5"
+    map_name: Annotated[str, "RACE_N_vs_M, as in terran_5_vs_5, protoss_10_vs_11, zerg_20_vs_23", Role.TASK] = (
+        "terran_5_vs_5"
+    )
     obs_own_pos: Annotated[bool, "observe one's own position"] = True
-    use_unit_ranges: Annotated[bool, "each type's own ranges of sight and attack"] = True
-    min_attack_range: Annotated[float, "the least range of attack, with use_unit_ranges", Range(0)] = 2
-    conic_fov: Annotated[bool, "see a cone only, which actions turn"] = False
-    num_fov_actions: Annotated[int, "directions that the cone can be turned to", Range(1)] = 12
-    fully_observable: Annotated[bool, "see all enemies, wherever they are"] = False
+    use_unit_ranges: Annotated[bool, "use each unit type's own sight and attack ranges"] = True
+    min_attack_range: Annotated[float, "lower bound of attack ranges, with use_unit_ranges, in map units", Range(0)] = 2
+    conic_fov: Annotated[bool, "limit sight to a cone, which agents turn by actions"] = False
+    num_fov_actions: Annotated[int, "directions that the cone of conic_fov can be turned to", Range(1)] = 12
+    fully_observable: Annotated[bool, "agents see all enemies at any distance"] = False
     prob_obs_enemy: Annotated[float, "probability of seeing an enemy that another ally saw first", Range(0, 1)] = 1.0
-    action_mask: Annotated[bool, "mask attacks on enemies that the agent does not see"] = True
-    kill_unit_step_mul: Annotated[int, "game steps given to kill units, with stochastic health", Range(1)] = 2
+    action_mask: Annotated[bool, "mask attacks on enemies that the agent cannot see"] = True
+    kill_unit_step_mul: Annotated[int, "game steps for removing units, with stochastic health", Range(1)] = 2
     capability_config: Annotated[
-        dict[str, Any], "SMACv2's distributions of teams and positions; empty: those that map_name stands for"
+        dict[str, Any], "SMACv2's distributions of units and start positions; empty: the ones of map_name"
     ] = field(default_factory=dict)
 
 

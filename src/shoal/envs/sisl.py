@@ -33,12 +33,14 @@ IDLE = 0.1
 class SislSettings(ParallelSettings):
     """Settings of the SISL environments."""
 
-    env_name: Annotated[Literal["multiwalker", "waterworld", "pursuit"], "which of them", Role.TASK] = "multiwalker"
-    time_limit: Annotated[int, "steps per episode", Range(1)] = 500
-    own_state: Annotated[bool, "take the environment's state vector, if any; off: all observations"] = False
-    reward_scale: Annotated[float, "factor on the team's reward, and so on the recorded returns", Range(above=0)] = 1.0
+    env_name: Annotated[Literal["multiwalker", "waterworld", "pursuit"], "SISL environment", Role.TASK] = "multiwalker"
+    time_limit: Annotated[int, "maximum steps per episode", Range(1)] = 500
+    own_state: Annotated[
+        bool, "use the environment's own state vector, if it has one; off: the state is all observations in a row"
+    ] = False
+    reward_scale: Annotated[float, "factor on the team's reward, and so on recorded returns", Range(above=0)] = 1.0
     fix_double_thrust: Annotated[
-        bool, "waterworld: give back the thrust penalty that the last pursuer pays a second time"
+        bool, "waterworld: refund the thrust penalty that PettingZoo charges the last pursuer twice"
     ] = False
 
     def __post_init__(self) -> None:

@@ -62,30 +62,31 @@ class SmaxSettings(Checked):
     map_name: Annotated[str, "scenario, named as in SMAC (3m, 2s3z, ..., smacv2_5_units)", OneOf(MAPS), Role.TASK] = (
         "3m"
     )
-    time_limit: Annotated[int, "steps per episode", Range(1)] = 100
-    attack_mode: Annotated[Literal["closest", "random"], "whom an enemy shoots at among the units in its range"] = (
-        "closest"
-    )
-    enemy_shoots: Annotated[bool, "whether the enemy shoots at all; if not, it only walks"] = True
-    see_enemy_actions: Annotated[bool, "show each visible enemy's last move and target"] = True
+    time_limit: Annotated[int, "maximum steps per episode", Range(1)] = 100
+    attack_mode: Annotated[Literal["closest", "random"], "which unit in its range an enemy shoots at"] = "closest"
+    enemy_shoots: Annotated[bool, "enemies shoot; off: they only walk"] = True
+    see_enemy_actions: Annotated[bool, "observe each visible enemy's last move and target"] = True
     observation_type: Annotated[
-        Literal["unit_list", "conic"], "one slot per other unit, or the two first units in each of 32 cones"
+        Literal["unit_list", "conic"],
+        "observation: a slot for each other unit (unit_list), or the first two units in each of 32 cones (conic)",
     ] = "unit_list"
     sight_range: Annotated[
         float | None,
-        "sight radius of every unit of both teams, in map units; null keeps each type's own (8-10)",
+        "sight range of all units of both teams, in map units; null: each unit type's (8 to 10)",
         Range(above=0),
     ] = None
-    walls_cause_death: Annotated[bool, "a unit that touches the map's edge dies"] = True
-    won_battle_bonus: Annotated[float, "reward for winning, on top of at most 1 for damage"] = 1.0
-    use_self_play_reward: Annotated[bool, "no reward for damage: won_battle_bonus, won or lost, is all"] = False
+    walls_cause_death: Annotated[bool, "units that touch the map's edge die"] = True
+    won_battle_bonus: Annotated[float, "reward for winning, in addition to at most 1 for damage"] = 1.0
+    use_self_play_reward: Annotated[
+        bool, "reward the outcome only (won_battle_bonus, positive or negative), not damage"
+    ] = False
     reward_scale: Annotated[
-        float, "factor on every reward; 10 makes the largest return 20, as in SMAC", Range(above=0)
+        float, "factor on every reward; with 10 the largest return is 20, as in SMAC", Range(above=0)
     ] = 1.0
     scale_state: Annotated[
         bool,
-        "bound the world state: positions in map sizes, unit types in [0, 1], weapon cooldowns cut at 0 (JaxMARL's "
-        "go on falling for as long as a unit does not shoot); false leaves JaxMARL's own state",
+        "bound the state: positions in map sizes, unit types in [0, 1], weapon cooldowns cut at 0 (JaxMARL's "
+        "fall without bound while a unit does not shoot); off: JaxMARL's state",
     ] = False
     world_steps_per_env_step: Annotated[int, "simulation ticks per environment step", Range(1)] = 8
     time_per_step: Annotated[float, "length of one simulation tick, in seconds", Range(above=0)] = 1.0 / 16

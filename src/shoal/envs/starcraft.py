@@ -23,36 +23,40 @@ INSTALL = "./install_sc2.sh"
 class BattleSettings(Checked):
     """What SMAC, SMACv2 and SMAC-Hard share: PyMARL's names and defaults."""
 
-    map_name: Annotated[str, "scenario", Role.TASK] = "3m"
+    map_name: Annotated[str, "SMAC or SMAC-Comm map (3m, 2s3z, ..., 5z_vs_1ul)", Role.TASK] = "3m"
     difficulty: Annotated[
-        str | int, "strength of the game's own AI: 1 (very easy) to 9, or A", OneOf(tuple("123456789A"))
+        str | int, "strength of the built-in AI: 1 (very easy) to 9, or A", OneOf(tuple("123456789A"))
     ] = "7"
-    game_version: Annotated[str | None, "version of StarCraft II; null: the newest that is installed"] = None
+    game_version: Annotated[str | None, "StarCraft II version; null: the newest one installed"] = None
     step_mul: Annotated[int, "game steps per environment step", Range(1)] = 8
-    move_amount: Annotated[float, "how far a unit is sent by one move, in map units", Range(above=0)] = 2
-    continuing_episode: Annotated[bool, "the time limit is no true end: learners bootstrap through it"] = False
+    move_amount: Annotated[float, "distance of one move, in map units", Range(above=0)] = 2
+    continuing_episode: Annotated[
+        bool, "treat the time limit as a truncation, through which learners bootstrap, instead of a true end"
+    ] = False
     obs_all_health: Annotated[bool, "observe the health of all units in sight"] = True
-    obs_own_health: Annotated[bool, "observe one's own health (always with obs_all_health)"] = True
+    obs_own_health: Annotated[bool, "observe one's own health (implied by obs_all_health)"] = True
     obs_last_action: Annotated[bool, "observe the last actions of the allies in sight"] = False
-    obs_pathing_grid: Annotated[bool, "observe which points around can be walked on"] = False
-    obs_terrain_height: Annotated[bool, "observe the height of the points around"] = False
-    own_state: Annotated[bool, "take the game's own state; off: all observations"] = True
+    obs_pathing_grid: Annotated[bool, "observe which surrounding points are walkable"] = False
+    obs_terrain_height: Annotated[bool, "observe the height of surrounding points"] = False
+    own_state: Annotated[bool, "use the game's own state vector; off: the state is all observations in a row"] = True
     obs_timestep_number: Annotated[bool, "observe the time step"] = False
-    state_last_action: Annotated[bool, "all agents' last actions in the state"] = True
-    state_timestep_number: Annotated[bool, "the time step in the state"] = False
-    reward_sparse: Annotated[bool, "1 for a victory, -1 for a defeat and nothing else"] = False
-    reward_only_positive: Annotated[bool, "no penalty for the team's own losses"] = True
-    reward_death_value: Annotated[float, "reward for an enemy's death, penalty for an ally's"] = 10
-    reward_win: Annotated[float, "reward for winning"] = 200
-    reward_defeat: Annotated[float, "reward for losing"] = 0
-    reward_negative_scale: Annotated[float, "factor on the penalties"] = 0.5
-    reward_scale: Annotated[bool, "divide rewards so that the largest return is reward_scale_rate"] = True
-    reward_scale_rate: Annotated[float, "the largest return, with reward_scale", Range(above=0)] = 20
-    replay_dir: Annotated[str, "folder for save_replay; empty: the game's own Replays folder", Role.RECORD] = ""
-    replay_prefix: Annotated[str, "how replay files' names begin; empty: the map's name", Role.RECORD] = ""
-    heuristic_ai: Annotated[bool, "a script plays for the team; what the agents choose is ignored"] = False
-    heuristic_rest: Annotated[bool, "restrict that script to the actions that agents have"] = False
-    debug: Annotated[bool, "the package logs observations, actions and rewards", Role.RECORD] = False
+    state_last_action: Annotated[bool, "include all agents' last actions in the state"] = True
+    state_timestep_number: Annotated[bool, "include the time step in the state"] = False
+    reward_sparse: Annotated[bool, "sparse reward: 1 for a win, -1 for a loss, otherwise 0"] = False
+    reward_only_positive: Annotated[bool, "drop the penalties for the team's own losses"] = True
+    reward_death_value: Annotated[float, "reward for an enemy's death and penalty for an ally's"] = 10
+    reward_win: Annotated[float, "reward for winning the battle"] = 200
+    reward_defeat: Annotated[float, "reward for losing the battle"] = 0
+    reward_negative_scale: Annotated[float, "factor on penalties"] = 0.5
+    reward_scale: Annotated[bool, "scale rewards so that the largest return is reward_scale_rate"] = True
+    reward_scale_rate: Annotated[float, "largest return, with reward_scale", Range(above=0)] = 20
+    replay_dir: Annotated[
+        str, "folder of the game's replay files (save_replay); empty: the game's Replays folder", Role.RECORD
+    ] = ""
+    replay_prefix: Annotated[str, "prefix of replay file names; empty: the map's name", Role.RECORD] = ""
+    heuristic_ai: Annotated[bool, "a script plays for the team; the agents' actions are ignored"] = False
+    heuristic_rest: Annotated[bool, "limit the heuristic_ai script to the agents' actions"] = False
+    debug: Annotated[bool, "log the package's observations, actions and rewards", Role.RECORD] = False
 
 
 def _crashed() -> None:

@@ -68,10 +68,12 @@ class ActionSettings(Checked):
 
     action_mode: Annotated[
         Literal["continuous", "discrete", "bang_bang"] | None,
-        "bang_bang: play the corners of a continuous action box as discrete actions; "
-        "continuous, discrete: refuse an environment whose own actions are of the other kind; null: take either",
+        "bang_bang: offer the corners of a continuous action box as discrete actions; continuous or discrete:"
+        " require actions of that kind; null: accept both",
     ] = None
-    bang_bang_levels: Annotated[int, "values that bang_bang gives a coordinate: 2 is -1 and 1, 3 adds 0", Range(2)] = 2
+    bang_bang_levels: Annotated[
+        int, "values per action dimension under bang_bang: 2 is -1 and 1, 3 adds 0", Range(2)
+    ] = 2
 
 
 MAX_CORNERS = 1024

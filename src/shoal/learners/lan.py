@@ -20,15 +20,16 @@ from shoal.utils.errors import UserError
 
 @dataclass(frozen=True)
 class LANSettings(ValueLearnerSettings):
-    critic: Annotated[str, "the centralised value"] = "lan_value"
-    double_q: Annotated[bool, "choose the bootstrap action with the online network (mac=mq_mac has none to choose)"] = (
-        True
-    )
+    critic: Annotated[str, "network of the centralised value"] = "lan_value"
+    double_q: Annotated[
+        bool, "double Q-learning: choose the bootstrap action with the online network (no effect with mac=mq_mac)"
+    ] = True
     lan_advantage_center: Annotated[
-        Literal["none", "mean", "max"], "what is subtracted from discrete advantages: nothing, their mean or maximum"
+        Literal["none", "mean", "max"],
+        "what is subtracted from discrete advantages: nothing, their mean or their maximum",
     ] = "none"
-    lan_value_grad_to_encoder: Annotated[bool, "whether the centralised value trains the agents' encoder too"] = True
-    mask_dead: Annotated[bool, "whether dead agents are left out of the loss"] = False
+    lan_value_grad_to_encoder: Annotated[bool, "the centralised value's loss also trains the agents' encoder"] = True
+    mask_dead: Annotated[bool, "leave dead agents out of the loss"] = False
 
 
 class LANLearner(ValueLearner):

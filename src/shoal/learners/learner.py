@@ -28,9 +28,9 @@ SUSPICIOUS = 1e6
 class LearnerSettings(Checked):
     gamma: Annotated[float, "discount factor", Range(0, 1)] = 0.99
     lr: Annotated[float, "learning rate", Range(above=0)] = 0.001
-    lr_finish: Annotated[
-        float | None, "learning rate after lr_anneal_time steps; null keeps lr throughout", Range(above=0)
-    ] = None
+    lr_finish: Annotated[float | None, "learning rate at the end of its anneal; null: constant lr", Range(above=0)] = (
+        None
+    )
     lr_anneal_time: Annotated[
         int, "environment steps over which the learning rate goes from lr to lr_finish", Range(1)
     ] = 1000000
@@ -40,13 +40,13 @@ class LearnerSettings(Checked):
         Range(above=0, most=1),
     ] = None
     t_max: TMax = 2_000_000
-    optimizer: Annotated[Literal["adam", "rmsprop"], "optimiser of all parameters together"] = "adam"
-    optim_alpha: Annotated[float, "smoothing constant, rmsprop only", Range(0, below=1)] = 0.99
-    optim_eps: Annotated[float, "term added to the denominator, rmsprop only (adam uses 1e-8)", Range(0)] = 1e-5
-    grad_norm_clip: Annotated[float, "largest norm of the whole gradient", Range(above=0)] = 10.0
+    optimizer: Annotated[Literal["adam", "rmsprop"], "optimiser of all parameters"] = "adam"
+    optim_alpha: Annotated[float, "smoothing constant of rmsprop", Range(0, below=1)] = 0.99
+    optim_eps: Annotated[float, "term added to rmsprop's denominator (adam: 1e-8)", Range(0)] = 1e-5
+    grad_norm_clip: Annotated[float, "maximum norm of the gradient of all parameters", Range(above=0)] = 10.0
     normalise_inputs: NormaliseInputs = False
     standardise_rewards: Annotated[
-        bool, "learn from rewards less their running mean, over their deviation (a reward that never varies becomes 0)"
+        bool, "learn from standardised rewards (running mean and deviation; constant rewards become 0)"
     ] = False
 
 

@@ -17,9 +17,9 @@ from shoal.modules.mixers.mixer import Mixer
 
 @dataclass(frozen=True)
 class QLearnerSettings(ValueLearnerSettings):
-    mixer: Annotated[str | None, "how utilities become a joint value; null trains every agent alone (IQL)"] = "qmix"
+    mixer: Annotated[str | None, "mixer of the agents' utilities into Q^tot; null: independent learners (IQL)"] = "qmix"
     td_loss: Annotated[float, "coefficient of the mean squared TD error (PyMARL2: 0.5; PyMARL: 1)", Range(0)] = 0.5
-    double_q: Annotated[bool, "choose the bootstrap action with the online network"] = True
+    double_q: Annotated[bool, "double Q-learning: choose the bootstrap action with the online network"] = True
 
 
 class QLearner(ValueLearner):

@@ -26,22 +26,24 @@ from shoal.utils.errors import UserError
 
 @dataclass(frozen=True)
 class S2QSettings(ValueLearnerSettings):
-    mixer: Annotated[str, "how utilities become a joint value, the same kind for every copy"] = "qmix"
+    mixer: Annotated[str, "mixer of the agents' utilities, for Q^tot and every sub-value"] = "qmix"
     central_mac: Annotated[
-        str | None, "controller of the utilities of a central Q* (the WQMIX base); null: Q* is Q^tot itself"
+        str | None, "controller of the utilities of the central Q* (S2Q over WQMIX); null: Q^tot serves as Q*"
     ] = "basic_central_mac"
-    central_mixer: Annotated[str | None, "how central utilities become Q*; null where central_mac is"] = "ff"
-    T: Annotated[float, "temperature of the softmax over candidate values", Range(above=0)] = 0.1
-    w_c: Annotated[float, "weight of the errors that the weighting plays down", Range(above=0, most=1)] = 0.9
-    alpha: Annotated[float, "how strongly the value of already identified actions is suppressed", Range(0)] = 1.0
+    central_mixer: Annotated[str | None, "mixer of the central Q*; null if and only if central_mac is null"] = "ff"
+    T: Annotated[float, "temperature of the softmax over the candidate actions' values (S2Q)", Range(above=0)] = 0.1
+    w_c: Annotated[float, "weight of TD errors that are weighted down", Range(above=0, most=1)] = 0.9
+    alpha: Annotated[
+        float, "strength of the penalty on actions that earlier sub-values have identified (S2Q)", Range(0)
+    ] = 1.0
     suppress_floor: Annotated[
-        float | None, "least value C that suppression subtracts; null subtracts Q* even where negative"
+        float | None, "lower bound C of the penalty on identified actions; null: Q* even where it is negative (S2Q)"
     ] = 0.1
-    s2q_weighted: Annotated[bool, "weight the errors as WQMIX does; false weights all alike (S2Q_no_wTD)"] = True
+    s2q_weighted: Annotated[bool, "weight TD errors as in WQMIX; off: all alike (S2Q_no_wTD)"] = True
     latent_kl_reduction: Annotated[
-        Literal["sum", "mean"], "KL(P || P_hat) over the candidates: their sum, or the released code's mean"
+        Literal["sum", "mean"], "reduction of KL(P || P_hat) over candidates: sum, or mean (the released code)"
     ] = "sum"
-    s2q_w0_rhs: Annotated[Literal["target", "online"], "network whose candidate values Q^tot's weight looks at"] = (
+    s2q_w0_rhs: Annotated[Literal["target", "online"], "network whose candidate values decide Q^tot's weight"] = (
         "target"
     )
 

@@ -35,9 +35,7 @@ class ValueLearnerSettings(LearnerSettings):
         Literal["episodes", "gradient_steps", "env_steps"],
         "what target_update_interval counts: training episodes, updates or environment steps",
     ] = "episodes"
-    standardise_returns: Annotated[
-        bool, "let networks predict returns less their running mean, over their deviation"
-    ] = False
+    standardise_returns: Annotated[bool, "networks predict standardised returns (running mean and deviation)"] = False
 
 
 class ValueLearner(Learner):

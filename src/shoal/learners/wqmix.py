@@ -17,13 +17,13 @@ from shoal.learners.value_learner import ValueLearner, ValueLearnerSettings, cho
 
 @dataclass(frozen=True)
 class WQMIXSettings(ValueLearnerSettings):
-    mixer: Annotated[str, "how utilities become the monotonic joint value"] = "qmix"
-    central_mac: Annotated[str, "controller of the central utilities"] = "basic_central_mac"
-    central_mixer: Annotated[str, "how central utilities become the unrestricted joint value"] = "ff"
-    hysteretic_qmix: Annotated[bool, "optimistic weighting (OW); false is centrally weighted (CW)"] = True
-    w: Annotated[float, "weight of the errors that the weighting plays down", Range(above=0, most=1)] = 0.1
-    qmix_loss: Annotated[float, "coefficient of the monotonic value's loss", Range(0)] = 1.0
-    central_loss: Annotated[float, "coefficient of the central value's loss", Range(0)] = 1.0
+    mixer: Annotated[str, "mixer of the agents' utilities into the monotonic Q^tot"] = "qmix"
+    central_mac: Annotated[str, "controller of the utilities of the central Q*"] = "basic_central_mac"
+    central_mixer: Annotated[str, "mixer of the central Q*, which need not be monotonic"] = "ff"
+    hysteretic_qmix: Annotated[bool, "optimistic weighting (OW-QMIX); off: central weighting (CW-QMIX)"] = True
+    w: Annotated[float, "weight of TD errors that are weighted down (WQMIX's alpha)", Range(above=0, most=1)] = 0.1
+    qmix_loss: Annotated[float, "coefficient of the loss of the monotonic Q^tot", Range(0)] = 1.0
+    central_loss: Annotated[float, "coefficient of the loss of the central Q*", Range(0)] = 1.0
 
 
 class WQMIXLearner(ValueLearner):

@@ -29,15 +29,15 @@ _STARTS = 2
 class RayRunnerSettings(ParallelRunnerSettings):
     ray_address: Annotated[
         str,
-        "Ray cluster that runs the environments: HOST:PORT, or auto on one of its machines; empty: Ray started here",
+        "Ray cluster that runs the environments: HOST:PORT, or auto on one of its machines; empty: start Ray here",
         Role.HARDWARE,
     ] = ""
     ray_envs_per_worker: Annotated[
-        int, "environments that one Ray worker holds, on one machine", Range(1), Role.HARDWARE
+        int, "environments per Ray worker (each worker is on one machine)", Range(1), Role.HARDWARE
     ] = 4
-    ray_cpus_per_env: Annotated[
-        float, "CPUs that Ray sets aside for each environment", Range(above=0), Role.HARDWARE
-    ] = 1.0
+    ray_cpus_per_env: Annotated[float, "CPUs that Ray reserves for each environment", Range(above=0), Role.HARDWARE] = (
+        1.0
+    )
 
 
 class RayVectorEnv(SupervisedVectorEnv):

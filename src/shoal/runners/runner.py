@@ -47,28 +47,32 @@ _FIRST_TRIES = 2
 @dataclass(frozen=True)
 class RunnerSettings(Checked):
     time_limit_is_terminal: Annotated[
-        bool, "store a time limit as a true end, without bootstrapping, as SMAC's learners do"
+        bool, "treat the time limit as a true end (no bootstrapping), as SMAC's learners do"
     ] = False
     max_env_restarts: Annotated[
-        int, "give up when an environment fails this many times in a row", Range(1), Role.HARDWARE
+        int, "failures in a row after which the run gives up on an environment", Range(1), Role.HARDWARE
     ] = 10
     drop_nonfinite_episodes: Annotated[
         bool,
-        "instead of stopping the run, replace an episode with NaN or infinity (observation, state, reward) by another, "
-        "counted in episodes_dropped; max_env_restarts of them in a row still stop it",
+        "replace an episode that contains NaN or infinity instead of stopping the run (counted in "
+        "episodes_dropped; max_env_restarts in a row still stop it)",
     ] = False
     env_timeout_s: Annotated[
         float,
-        "seconds that a step may take in a worker process before that environment is restarted",
+        "seconds that one environment step may take before the environment is restarted",
         Range(above=0),
         Role.HARDWARE,
     ] = 120.0
     env_start_timeout_s: Annotated[
-        float, "the same for the start of an episode that has to launch a game first", Range(above=0), Role.HARDWARE
+        float,
+        "seconds that the start of an episode may take, launching the game included, before the environment "
+        "is restarted",
+        Range(above=0),
+        Role.HARDWARE,
     ] = 600.0
     env_restart_every: Annotated[
         int,
-        "episodes after which a worker process is replaced by a new one, against games that leak memory; 0: never",
+        "episodes after which a worker process is replaced, against games that leak memory; 0: never",
         Range(0),
         Role.HARDWARE,
     ] = 0
@@ -76,7 +80,7 @@ class RunnerSettings(Checked):
 
 @dataclass(frozen=True)
 class ParallelRunnerSettings(RunnerSettings):
-    batch_size_run: Annotated[int, "environments that run side by side, and episodes in one rollout", Range(1)] = 8
+    batch_size_run: Annotated[int, "environments that run in parallel; a rollout has one episode of each", Range(1)] = 8
 
 
 @dataclass

@@ -20,24 +20,29 @@ LARGEST_MATRIX = 10
 
 @dataclass(frozen=True)
 class CADPAgentSettings(RNNAgentSettings):
-    att_heads: Annotated[int, "attention heads of the advice exchange", Range(1, 100)] = 4
-    att_embed_dim: Annotated[int, "width of one head's queries, keys and values", Range(1)] = 32
+    att_heads: Annotated[int, "attention heads of the advice exchange (CADP)", Range(1, 100)] = 4
+    att_embed_dim: Annotated[int, "width of each attention head's queries, keys and values (CADP)", Range(1)] = 32
     cadp_fusion: Annotated[
         Literal["late", "early"],
-        "where advice enters: beside the recurrent state (late, the released code) or into it (early, the paper)",
+        "where advice enters: concatenated to the recurrent state (late, the released code) or fed into it "
+        "(early, the paper)",
     ] = "late"
     cadp_alpha: Annotated[
         float, "weight of the pruning loss after the breakpoint (the released code's alpha)", Range(0)
     ] = 0.5
-    breakpoint: Annotated[int, "environment steps after which pruning begins", Range(0)] = 700_000
-    cadp_ramp: Annotated[int, "environment steps over which pruning grows to its weight; 0 is at once", Range(0)] = 0
+    breakpoint: Annotated[int, "environment steps before CADP starts pruning", Range(0)] = 700_000
+    cadp_ramp: Annotated[
+        int, "environment steps over which the pruning loss grows to its full weight; 0: at once", Range(0)
+    ] = 0
     cadp_loss_reduction: Annotated[
-        Literal["mean", "sum"], "over confidences: the released code's mean, or the paper's sum over agents"
+        Literal["mean", "sum"], "reduction of the pruning loss: mean (the released code) or sum over agents (the paper)"
     ] = "mean"
-    att_mask_dead: Annotated[bool, "whether the dead neither advise nor count in the pruning loss"] = False
-    test_teacher: Annotated[bool, "also test the team with its exchange of advice (test_teacher_...)", Role.MEASURE] = (
-        True
+    att_mask_dead: Annotated[bool, "exclude dead agents from the advice exchange and from the pruning loss (CADP)"] = (
+        False
     )
+    test_teacher: Annotated[
+        bool, "also test the team with its advice exchange (test_teacher_...; CADP)", Role.MEASURE
+    ] = True
 
 
 class CADPAgent(Agent):

@@ -22,37 +22,46 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 @dataclass(frozen=True)
 class CodebookSettings(Checked):
-    mq_k: Annotated[int, "slots of a codebook", Range(1)] = 100
-    mq_codebook: Annotated[Literal["per_agent", "shared"], "one codebook an agent, or one for the team"] = "per_agent"
+    mq_k: Annotated[int, "slots per codebook", Range(1)] = 100
+    mq_codebook: Annotated[Literal["per_agent", "shared"], "one codebook per agent, or one shared by the team"] = (
+        "per_agent"
+    )
     mq_init: Annotated[
         Literal["action", "preact"],
-        "slots start uniform in the box of actions, or (released code) before the tanh: none beyond 0.762",
+        "initial slots: uniform in the action box (action), or before the tanh (preact, the released code: "
+        "none beyond 0.762)",
     ] = "action"
-    mq_grad: Annotated[bool, "whether winning slots climb the critic's gradient"] = True
-    mq_proximity: Annotated[bool, "whether of slots that are too close only the more useful stays"] = True
-    mq_starvation: Annotated[bool, "whether slots that no longer win start again elsewhere"] = True
+    mq_grad: Annotated[bool, "move winning slots along the critic's gradient"] = True
+    mq_proximity: Annotated[bool, "prune slots that clash, keeping the more useful ones"] = True
+    mq_starvation: Annotated[bool, "place slots anew that no longer win"] = True
     mq_manage_interval: Annotated[int, "updates between two rounds of pruning", Range(1)] = 50
-    mq_manage_until: Annotated[float, "fraction of t_max after which nothing is pruned any more", Range(0, 1)] = 0.9
-    mq_clash: Annotated[float, "distance below which two slots are too close", Range(0)] = 0.05
+    mq_manage_until: Annotated[float, "fraction of t_max after which pruning stops", Range(0, 1)] = 0.9
+    mq_clash: Annotated[float, "distance below which two slots clash", Range(0)] = 0.05
     mq_prune_rule: Annotated[
         Literal["greedy", "pairwise"],
-        "who goes: what clashes with one that stays, or (released) a pair's worse half",
+        "which clashing slots go: all that clash with a kept one (greedy), or the worse of each pair "
+        "(pairwise, the released code)",
     ] = "greedy"
     mq_utility: Annotated[
-        Literal["window", "ema"], "usefulness: greedy picks since the last round, or those with older ones times 0.9"
+        Literal["window", "ema"],
+        "usefulness of a slot: greedy picks since the last round (window), or with earlier ones discounted by"
+        " 0.9 (ema)",
     ] = "window"
-    mq_starve_after: Annotated[int, "updates without a win after which a slot starves", Range(0)] = 20
-    mq_freeze: Annotated[int, "updates for which a new slot is neither moved nor pruned", Range(0)] = 50
-    mq_spawn: Annotated[Literal["maximin", "random"], "where new slots start: in the largest voids, or anywhere"] = (
-        "maximin"
-    )
-    mq_candidates: Annotated[int, "candidates drawn for each slot that starts in a void", Range(1)] = 20
+    mq_starve_after: Annotated[int, "updates without a win after which a slot is placed anew", Range(0)] = 20
+    mq_freeze: Annotated[int, "updates during which a new slot is neither moved nor pruned", Range(0)] = 50
+    mq_spawn: Annotated[
+        Literal["maximin", "random"], "where new slots are placed: in the largest gaps (maximin), or at random"
+    ] = "maximin"
+    mq_candidates: Annotated[int, "candidates drawn for each slot that is placed anew by maximin", Range(1)] = 20
     mq_copies: Annotated[
         float,
-        "stabilised variant: fraction of slots of which a copy explores while they stay; 0 moves the slots",
+        "stabilised variant: fraction of slots of which a copy explores while the original stays; 0: the "
+        "slots themselves move",
         Range(0, 1),
     ] = 0.0
-    mq_copy_life: Annotated[int, "updates after which a copy must have left its original to stay", Range(1)] = 200
+    mq_copy_life: Annotated[
+        int, "updates after which a copy that is still close to its original is dropped", Range(1)
+    ] = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()

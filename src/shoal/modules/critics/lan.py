@@ -12,7 +12,7 @@ from shoal.modules.layers.stacked import StackedMLP
 
 @dataclass(frozen=True)
 class LANValueSettings(Checked):
-    value_embed_dim: Annotated[int, "width of an agent's embedding in the centralised value", Range(1)] = 128
+    value_embed_dim: Annotated[int, "width of each agent's embedding in the centralised value", Range(1)] = 128
     value_hidden_dims: Annotated[list[int], "widths of the centralised value's hidden layers", Range(1)] = field(
         default_factory=lambda: [128, 128]
     )

@@ -13,7 +13,7 @@ from shoal.modules.mixers.mixer import Mixer
 
 @dataclass(frozen=True)
 class CentralMixerSettings(MixerSettings):
-    central_mixing_embed_dim: Annotated[int, "width of the central mixer's hidden layers", Range(1)] = 256
+    central_mixing_embed_dim: Annotated[int, "width of the hidden layers of the central Q*'s mixer", Range(1)] = 256
 
 
 class CentralMixer(Mixer):

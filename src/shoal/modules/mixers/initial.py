@@ -15,7 +15,7 @@ class MixerSettings(Checked):
 
     mixer_init_scale: Annotated[
         float,
-        "factor on all initial weights and biases of the mixers; below 1, a fresh Q^tot is closer to 0",
+        "factor on the mixers' initial weights and biases; below 1 the initial Q^tot is closer to 0",
         Range(above=0),
     ] = 1.0
 

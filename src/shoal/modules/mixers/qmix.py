@@ -17,7 +17,7 @@ class QMixerSettings(MixerSettings):
     mixing_embed_dim: Annotated[int, "width of the mixing network's hidden layer", Range(1)] = 32
     hypernet_embed: Annotated[int, "hidden width of the hypernetworks that produce the mixing weights", Range(1)] = 64
     hypernet_layers: Annotated[
-        int, "layers of these hypernetworks; with 1 there is nothing hidden in them", Range(1, 100)
+        int, "layers of the hypernetworks that produce the mixing weights; 1: no hidden layer", Range(1, 100)
     ] = 2
 
 

@@ -17,12 +17,10 @@ _LEAST = 1e-10
 
 @dataclass(frozen=True)
 class QPLEXMixerSettings(MixerSettings):
-    num_kernel: Annotated[int, "attention heads of the weights on the advantages", Range(1, 100)] = 4
+    num_kernel: Annotated[int, "attention heads of QPLEX's weights on the advantages", Range(1, 100)] = 4
     hypernet_embed: Annotated[int, "hidden width of the hypernetworks that transform the utilities", Range(1)] = 64
-    adv_hypernet_embed: Annotated[int, "hidden width of the attention heads", Range(1)] = 64
-    adv_hypernet_layers: Annotated[
-        int, "layers of the attention heads; with 1 there is nothing hidden in them", Range(1, 100)
-    ] = 2
+    adv_hypernet_embed: Annotated[int, "hidden width of QPLEX's attention heads", Range(1)] = 64
+    adv_hypernet_layers: Annotated[int, "layers of QPLEX's attention heads; 1: no hidden layer", Range(1, 100)] = 2
 
 
 class QPLEXMixer(Mixer):
