@@ -148,7 +148,7 @@ def every_row():
 
 def test_help_stands_alone():
     """``print_config`` sorts settings, and each component has its own: no text may lean on another setting's."""
-    leaning = re.compile(r"\b(the same|these|those|them|that (line|script|time|one)|as (above|there))\b")
+    leaning = re.compile(r"\b(the same as|the same for|the same in|these|those|that (line|script))\b")
     for path, row in every_row():
         assert row.help, path
         assert not leaning.search(row.help), f"{path}: {row.help}"
