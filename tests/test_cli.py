@@ -815,7 +815,7 @@ def test_a_truncated_checkpoint_is_refused(cli, copied):
     (copied / "30.pt").write_bytes(whole[: len(whole) // 3])
     words = ["30.pt", "damaged", "load_step=20"]
     assert_refused(cli(*GAME, *QUICK, f"checkpoint_path={copied}", "evaluate=True"), *words)
-    assert_refused(cli("with", f"resume={copied}/30.pt"), "30.pt", "damaged", "The next whole one is", "20.pt")
+    assert_refused(cli("with", f"resume={copied}/30.pt"), "30.pt", "damaged", "The next intact one is", "20.pt")
     assert_nothing_launched()
 
 
@@ -832,11 +832,11 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(cli, copied, damage):
     assert result.status == 0
     (warning,) = [line for line in result.err.splitlines() if line.startswith("warning: ")]
     assert "30.pt cannot be read" in warning
-    assert f"The run goes on from {copied}/20.pt, the next whole one" in warning
+    assert f"The run resumes from {copied}/20.pt, the next intact one" in warning
     assert checkpoints.load(copied / "30.pt")["progress"]["t_env"] == 30  # written anew
     for file in copied.glob("*.pt"):
         file.write_bytes(spoilt)
-    assert_refused(cli("with", f"resume={copied}"), "30.pt", "No other checkpoint in", "is whole")
+    assert_refused(cli("with", f"resume={copied}"), "30.pt", "No other checkpoint in", "is intact")
 
 
 def with_a_flipped_bit(whole):
@@ -860,7 +860,7 @@ def test_a_run_goes_on_from_the_step_that_is_named(cli, copied, load_step, start
 def test_two_runs_at_once_do_not_share_a_folder_of_checkpoints(cli, copied):
     before = sorted(path.name for path in copied.glob("*.pt"))
     with checkpoints.locked(copied):
-        words = ["Another run is at work in", str(copied), f"process {os.getpid()} on "]
+        words = ["Another run is using", str(copied), f"process {os.getpid()} on "]
         assert_refused(cli("with", f"resume={copied}", "t_max=50"), *words)
         assert sorted(path.name for path in copied.glob("*.pt")) == before
         assert not Path("results/sacred/1/model_dir.txt").exists()  # it is no part of the other's run

@@ -477,7 +477,7 @@ def test_a_loss_beyond_all_numbers_ends_the_run_with_a_sentence_and_its_checkpoi
     assert in_process(tmp_path, *args) == 1
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "NaN or infinity in loss" in sentence
-    assert "The newest checkpoint is of t_env 60; to go on from it: with resume=" in sentence
+    assert "The newest checkpoint is of t_env 60; to resume it: with resume=" in sentence
     (models,) = (tmp_path / "results" / "models").iterdir()
     assert checkpoints.steps_in(models) == [40, 60]
     for file in models.glob("*.pt"):
@@ -668,7 +668,7 @@ def test_a_stop_does_not_wait_for_an_environment_that_hangs(tmp_path, env, runne
         process.kill()
         process.wait()
     assert all_gone(workers)
-    assert "stopped by SIGTERM; go on with: " in (tmp_path / "err.txt").read_text()
+    assert "stopped by SIGTERM; resume with: " in (tmp_path / "err.txt").read_text()
     assert list((tmp_path / "results" / "models").glob("*/0.pt"))
     assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
 
@@ -703,7 +703,7 @@ def test_what_a_terminal_or_a_batch_system_sends_stops_a_run_in_order(tmp_path, 
     finally:
         process.kill()
         process.wait()
-    assert f"stopped by {signum.name}; go on with: " in (tmp_path / "err.txt").read_text()
+    assert f"stopped by {signum.name}; resume with: " in (tmp_path / "err.txt").read_text()
     assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "INTERRUPTED"
     assert list((tmp_path / "results" / "models").glob("*/[0-9]*.pt"))
 

@@ -254,7 +254,7 @@ def test_a_run_that_was_asked_to_stop_saves_and_goes_on_later(tmp_path, whole, s
     assert "Traceback" not in errors
     (sentence,) = [line for line in errors.splitlines() if line.startswith("stopped")]
     folder = models_in(tmp_path).relative_to(tmp_path)
-    assert sentence == f"stopped by {signum.name}; go on with: python src/main.py with resume={folder}"
+    assert sentence == f"stopped by {signum.name}; resume with: python src/main.py with resume={folder}"
     record = sacred(tmp_path)
     assert read_json(record / "run.json")["status"] == "INTERRUPTED"
     step = checkpoints.steps_in(models_in(tmp_path))[-1]

@@ -17,18 +17,18 @@ _HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement l
   --env-config=ENV    environment: a name from --list, or a path to a YAML file of your own
   with KEY=VALUE ...  override settings; those of the environment are env_args.KEY=VALUE
   --list              every algorithm, environment, runner, controller, learner, mixer and agent
-  doctor [--quick]    check the installation, play a step of every suite and print fixes; --quick plays none
-  sync RUN_DIR ...    bring recorded runs to MongoDB after the fact
-  export CHECKPOINT   write the deployed team of a checkpoint, without what trained it
-  --trust             let a checkpoint that another account wrote import the code that it names (resume, export)
+  doctor [--quick]    check the installation and print fixes; --quick does not play a step of every suite
+  sync RUN_DIR ...    send recorded runs to MongoDB afterwards
+  export CHECKPOINT   write the trained team of a checkpoint to a file of its own
+  --trust             allow a checkpoint from another account to import the code it names (resume, export)
 
 Try:
   {train} --config=s2q --env-config=smax with env_args.map_name=3m t_max=500000
   {train} print_config --config=s2q --env-config=smax        every setting, its meaning and source
-  {train} with resume=results/models/NAME                    go on with a run that was stopped
+  {train} with resume=results/models/NAME                    resume a run that was stopped
   {train} with checkpoint_path=results/models/NAME evaluate=True    test its newest checkpoint
 
-Runs are recorded by sacred under results/sacred. Behind the two names stand all of sacred's commands and options:
+Runs are recorded by sacred under results/sacred. All of sacred's commands and options work:
 
   -F DIR --file_storage=DIR      folder of the records (default: results/sacred)
   -m ADDRESS --mongo_db=ADDRESS  record in MongoDB too: [HOST:PORT:]DATABASE
@@ -59,7 +59,7 @@ Runs are recorded by sacred under results/sacred. Behind the two names stand all
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line. Exit status: 0 done, 1 an error the user can mend, 128 + n stopped by signal n."""
+    """Run the command line. Exit status: 0 done, 1 an error the user can fix, 128 + n stopped by signal n."""
     return exit_status(lambda: understood(argv[1:]))
 
 
@@ -125,7 +125,7 @@ def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:
         if not equals:
             value = pending.pop(0) if pending else ""
         if not value or value == "with":
-            raise UserError(f"{option} wants a name: {option}=NAME (--list shows them).")
+            raise UserError(f"{option} needs a name: {option}=NAME (--list shows them).")
         if option in chosen:
             raise UserError(f"{option} is given twice ({chosen[option]} and {value}): choose one.")
         chosen[option] = value

@@ -120,7 +120,9 @@ def deployed(content: dict[str, Any], file: Path) -> Controller:
         UserError: as ``export``.
     """
     if "spec" not in content:
-        raise UserError(f"{file} was written before checkpoints held the team's sizes: resume its run to write anew.")
+        raise UserError(
+            f"{file} was written before checkpoints held the team's sizes: resume its run and save it again."
+        )
     learner = _learner(content)
     learner.load_networks(content["learner"])
     return learner.controller.for_execution()
@@ -164,6 +166,6 @@ def load(path: Path | str, components: Collection[str] = ()) -> Controller:
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"The settings, sizes and networks in {path} do not go together ({reason}): export it anew."
+            f"The settings, sizes and networks in {path} do not match ({reason}): export it again."
         ) from error
     return team.requires_grad_(False)

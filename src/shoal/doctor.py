@@ -62,7 +62,7 @@ class Check:
         name: What was looked at.
         ok: Whether it is there and fits.
         detail: What was found.
-        mend: The command that mends it; empty where there is nothing to mend.
+        mend: The command that fixes it; empty if there is nothing to fix.
         needed: Whether every run needs it.
     """
 

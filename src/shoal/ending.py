@@ -1,4 +1,4 @@
-"""How a command ends: exit statuses, and one sentence for what the user can mend."""
+"""How a command ends: exit statuses, and one sentence for what the user can fix."""
 
 import errno
 import sys
@@ -14,7 +14,7 @@ OF_THE_SYSTEM = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EMFILE),
     *(errno.ENFILE, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG, errno.EIO),
 }
-"""What the user can mend of what the operating system refuses."""
+"""Refusals of the operating system that the user can fix."""
 _ANOTHER_PLACE = "Choose another place, or see to it that this one can be written."
 _REMEDY = {
     errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower batch_size_run.",
@@ -26,7 +26,7 @@ _REMEDY = {
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """Run a command to its exit status: its own, 1 an error the user can mend, 128 + n stopped by signal n.
+    """Run a command to its exit status: its own, 1 an error the user can fix, 128 + n stopped by signal n.
 
     Meanwhile a terminal that goes away costs only what it would have shown.
     """
@@ -42,7 +42,7 @@ def _ended(command: Callable[[], int]) -> int:
         return 1
     except Interrupted as interrupt:
         saved = interrupt.checkpoint
-        how = f"go on with: {typed('train')} with resume={saved.parent}" if saved else "no checkpoint was saved"
+        how = f"resume with: {typed('train')} with resume={saved.parent}" if saved else "no checkpoint was saved"
         print(f"stopped by {interrupt}; {how}", file=sys.stderr)
         return 128 + interrupt.signum
     except KeyboardInterrupt:

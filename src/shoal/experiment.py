@@ -36,7 +36,7 @@ OF_NO_NETWORK = {"resume", "checkpoint_path", "load_step", "evaluate", "seed", "
 NETWORKS = ("agent", "mixer", "mac", "critic", "central_mac", "central_agent", "central_mixer")
 """Kinds of component whose settings size networks."""
 SIZES_OF_NETWORKS = ("n_agents", "n_actions", "obs_dim", "state_dim", "discrete")
-"""Of an environment: what a run that goes on must have again."""
+"""Of an environment: what a resumed run must keep."""
 MOST_NAMED = 8
 """Differing settings that a sentence names."""
 MOST_THREADS = 1024
@@ -119,7 +119,7 @@ class ExperimentSettings(Checked):
         if self.mongo_url:
             refuse_secret(self.mongo_url)
         if self.save_replay and not self.evaluate:
-            raise UserError("save_replay=True draws an evaluated team: add evaluate=True and checkpoint_path=...")
+            raise UserError("save_replay=True needs a trained team: add evaluate=True and checkpoint_path=...")
         if self.resume and self.checkpoint_path:
             raise UserError("resume and checkpoint_path exclude each other: resume already names the checkpoint.")
 
@@ -448,7 +448,7 @@ class Experiment:
             if path is not None:
                 self.logger.info(f"replay {path}")
         except (OSError, UserError, ValueError) as error:
-            self.logger.warning(f"There is no whole replay: {error}")
+            self.logger.warning(f"The replay is incomplete: {error}")
 
     def _save_pictures(self, frames: list[np.ndarray]) -> Path:
         """An animated picture of an episode. Returns its path."""
@@ -471,7 +471,7 @@ class Experiment:
         if newest is None:
             return "No checkpoint was saved before."
         return (
-            f"The newest checkpoint is of t_env {int(newest.stem):,}; to go on from it: with resume={self.model_dir} "
+            f"The newest checkpoint is of t_env {int(newest.stem):,}; to resume it: with resume={self.model_dir} "
             "(and KEY=VALUE for a setting that is to change)."
         )
 
@@ -505,7 +505,7 @@ class Experiment:
             keep_buffers = self.memory.keep_buffers if self.memory else 0
             checkpoints.prune(self.model_dir, p.t_env, s.keep_checkpoints, keep_buffers)
         except Exception as error:  # of the file system, or a damaged file: no reason to end a run
-            self.logger.warning(f"Older checkpoints in {self.model_dir} take more room than they should: {error}.")
+            self.logger.warning(f"Older checkpoints in {self.model_dir} could not be deleted: {error}.")
         return path
 
     def _save_last(self, content: dict[str, Any]) -> Path:
@@ -521,7 +521,7 @@ class Experiment:
                     self.logger.warning(f"The disk is full: {deleted} makes room for the last checkpoint.")
                 elif content["buffer"]["episodes"] is not None:
                     content = checkpoints.without_memory(content)
-                    self.logger.warning("The disk is full: the last checkpoint does without the replay memory.")
+                    self.logger.warning("The disk is full: the last checkpoint is saved without the replay memory.")
                 else:
                     raise
 

@@ -87,7 +87,7 @@ def team_model(team: BasicMAC, about: dict[str, str]) -> bytes:
 
     Args:
         team: what ``for_execution`` of a controller returns.
-        about: what to write into the model's metadata beside the team's sizes.
+        about: what to write into the model's metadata, in addition to the team's sizes.
 
     Raises:
         UserError: a package is missing, or the team consists of what ONNX has no operators for.

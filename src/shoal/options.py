@@ -82,9 +82,7 @@ def _number(args: Mapping[str, Any], option: str) -> float | None:
 def _enforce_clean() -> None:
     git = git_commit(Path(__file__).parent)
     if git is None:
-        raise UserError(
-            "--enforce_clean: Shoal does not run from a git checkout, so nobody can say whether it is clean."
-        )
+        raise UserError("--enforce_clean: Shoal does not run from a git checkout, so it cannot be checked.")
     if git["dirty"]:
         raise UserError(
             "--enforce_clean: files of Shoal differ from the last commit; commit or stash them (git status)."
@@ -109,7 +107,7 @@ def other_observers(args: Mapping[str, Any]) -> list[RunObserver]:
                 run.observers[-1].engine.connect().close()
         except ImportError as error:
             raise UserError(
-                f"{option}={shown} needs a package that is not installed ({error}): pip install it."
+                f"{option}={shown} needs a package that is not installed ({error}): install it with pip."
             ) from None
         except Exception as error:  # whatever the recorder's own library raises
             reason = str(error).strip().partition("\n")[0].replace(value, shown)

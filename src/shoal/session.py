@@ -159,7 +159,7 @@ class Session:
                     run.add_artifact(str(picture))
                     _say(f"curve        {_from_here(picture)}")
         if s.save_model and not s.evaluate:
-            _say(f"checkpoints  {self.model_dir} (that of the best test: {checkpoints.BEST})")
+            _say(f"checkpoints  {self.model_dir} (best test: {checkpoints.BEST})")
         flush_record(run)
         return result.get(metric_names.judge(result))
 

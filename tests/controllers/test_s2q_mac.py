@@ -285,5 +285,5 @@ def test_impossible_settings(make_learner: MakeLearner, settings: dict[str, floa
 def test_probabilities_that_are_no_numbers_are_said(make_learner: MakeLearner) -> None:
     mac = make_mac(make_learner)
     mac.decoder = Predicts(torch.tensor([float("nan"), 0.5, 0.5]))
-    with pytest.raises(NonFiniteError, match="probabilities that a sub-value is drawn from while acting"):
+    with pytest.raises(NonFiniteError, match="probabilities that sub-values are drawn from"):
         mac.select_actions(first_step(4), mac.initial_state(4), 0)

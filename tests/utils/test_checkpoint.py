@@ -169,14 +169,14 @@ def test_a_damaged_file_is_refused_and_the_one_before_is_named(tmp_path):
     whole = (tmp_path / "20.pt").read_bytes()
     (tmp_path / "20.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        UserError, match=r"20\.pt cannot be read .*damaged.*The next whole one is .*9\.pt \(load_step=9\)"
+        UserError, match=r"20\.pt cannot be read .*damaged.*The next intact one is .*9\.pt \(load_step=9\)"
     ):
         checkpoints.load(tmp_path / "20.pt")
 
 
 def test_a_damaged_first_file_has_none_before_it(tmp_path):
     (tmp_path / "9.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="No whole one lies beside it"):
+    with pytest.raises(UserError, match="There is no other intact one in its folder"):
         checkpoints.load(tmp_path / "9.pt")
 
 

@@ -1,6 +1,6 @@
 """What a run's numbers should never be: values beyond all returns, inputs far from the networks' scale. Said once each.
 
-A network reads numbers of about 1 best. An entry that goes to -45 while an episode lasts lets fresh networks promise
+Networks read numbers of about 1 best. An entry that falls to -45 during an episode makes untrained networks predict
 more than any return for whatever makes it last, and bootstrapping spreads that promise: the run learns to stay alive
 and does nothing else. Nothing fails, so somebody has to look.
 """
@@ -87,8 +87,8 @@ class RangeAlarm:
                 "alarm_q_range",
                 abs(values[name]) / max(self.largest_return, SLACK),
                 f"{name} is {values[name]:.4g}, but no training episode has had a discounted return beyond "
-                f"{self.largest_return:.4g}: the networks promise what cannot be. Look for inputs that are too large "
-                "or grow (normalise_inputs=True), or lower lr.",
+                f"{self.largest_return:.4g}: the networks predict impossible returns. Look for inputs that are too "
+                "large or grow (normalise_inputs=True), or lower lr.",
             )
 
     def _first_time(self, kind: str) -> bool:

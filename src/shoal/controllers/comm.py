@@ -88,7 +88,7 @@ class CommMAC(BasicMAC):
         return torch.cat(before)
 
     def acting_part(self) -> BasicMAC:
-        """A snapshot without the decoder: agents send the message, and nobody reads the state out of it."""
+        """A snapshot without the decoder: agents exchange the message, and the state is not reconstructed."""
         mac = copy.deepcopy(self)
         mac.decoder = None
         return mac

@@ -129,8 +129,8 @@ class S2QMAC(CommMAC):
             if bool(p.isfinite().all()):
                 raise
             raise NonFiniteError(
-                "NaN or infinity in the probabilities that a sub-value is drawn from while acting: the values have "
-                "grown beyond what numbers hold. Look for rewards or observations that are far too large, or lower lr."
+                "NaN or infinity in the probabilities that sub-values are drawn from: values have "
+                "overflowed. Look for rewards or observations that are far too large, or lower lr."
             ) from error
         return drawn.expand(-1, N)
 

@@ -281,7 +281,7 @@ class Learner(nn.Module):
         """The optimiser's part of ``load_state_dict()``; step sizes stay those of the settings."""
         now = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
         if [group.keys() for group in state["param_groups"]] != [group.keys() | {"params"} for group in now]:
-            raise ValueError("the checkpoint's optimiser is another one")
+            raise ValueError("the checkpoint was written with another optimiser")
         self.optimiser.load_state_dict(copy.deepcopy(state))
         for group, settings in zip(self.optimiser.param_groups, now, strict=True):
             group.update(settings)

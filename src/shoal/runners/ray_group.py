@@ -64,7 +64,7 @@ class Group:
                 build = pickle.loads(self._build)
             except ImportError as error:
                 raise UserError(
-                    f"{error} on {platform.node()}: what a run needs must be installed on every machine of the cluster."
+                    f"{error} on {platform.node()}: install what the run needs on every machine of the cluster."
                 ) from error
             self._env = side_by_side(*build)
         return self._env

@@ -279,8 +279,8 @@ class Runner:
             if len(live) == 0:
                 return failed
         raise EnvironmentsFailedError(
-            f"{names[int(live[0])].capitalize()} goes on after the environment's episode_limit of "
-            f"{self.spec.episode_limit} steps: have it end (truncate) an episode there, or give its true episode_limit."
+            f"{names[int(live[0])].capitalize()} continues beyond the environment's episode_limit of "
+            f"{self.spec.episode_limit} steps: truncate episodes there, or correct episode_limit."
         )
 
     def _refuse_nonfinite(self, memory: "_EpisodeMemory", names: Mapping[int, str]) -> None:

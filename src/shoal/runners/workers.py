@@ -244,7 +244,7 @@ class WorkerVectorEnv(SupervisedVectorEnv):
         )
         for i, (_, terminated, truncated, info) in outcomes.items():
             if (terminated or truncated) and info.get(EPISODE_FAILED):
-                log.warning(f"Environment {i} could not finish its episode: another one takes its place.")
+                log.warning(f"Environment {i} could not finish its episode: it is replaced by another one.")
                 self._workers[i].ready = False  # it may have to launch its game again
         return outcomes
 

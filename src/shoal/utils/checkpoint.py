@@ -65,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
         if not ours:
             owner = owner_of(folder / LOCK_FILE)
             raise UserError(
-                f"Another run is at work in {folder}{f' ({owner})' if owner else ''}: wait for its end or stop it, or "
+                f"Another run is using {folder}{f' ({owner})' if owner else ''}: wait for its end or stop it, or "
                 "start from its checkpoints in a folder of your own with checkpoint_path."
             )
         yield
@@ -220,10 +220,10 @@ def load_for_resume(path: Path, load_step: int, warn: Callable[[str], None]) -> 
             trouble = trouble or str(error)
             continue
         if trouble:
-            warn(f"{trouble} The run goes on from {file}, the next whole one.")
+            warn(f"{trouble} The run resumes from {file}, the next intact one.")
         return file, require_run(content, file)
-    best = f" {path / BEST} lies beside them: name it to go on from there." if (path / BEST).is_file() else ""
-    raise UserError(f"{trouble} No other checkpoint in {path} is whole.{best}")
+    best = f" {path / BEST} is there, too: name it to resume from it." if (path / BEST).is_file() else ""
+    raise UserError(f"{trouble} No other checkpoint in {path} is intact.{best}")
 
 
 def require_run(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def require_run(content: dict[str, Any], path: Path) -> dict[str, Any]:
         )
     missing = [part for part in RUN if part not in content]
     if missing:
-        raise UserError(f"{path} is no whole checkpoint of a run: it lacks {', '.join(missing)}. Give another one.")
+        raise UserError(f"{path} is not a complete checkpoint: it lacks {', '.join(missing)}. Give another one.")
     return content
 
 
@@ -256,8 +256,8 @@ def load(path: Path) -> dict[str, Any]:
         others = [path.with_name(f"{step}{SUFFIX}") for step in _next_to(path)]
         whole = next(filter(_is_whole, others), None)
         if whole is None:
-            raise UserError(f"{error} No whole one lies beside it.") from error
-        raise UserError(f"{error} The next whole one is {whole} (load_step={whole.stem}).") from error
+            raise UserError(f"{error} There is no other intact one in its folder.") from error
+        raise UserError(f"{error} The next intact one is {whole} (load_step={whole.stem}).") from error
 
 
 def _is_whole(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: a misspelt setting, a missing package, an unwritable folder.
+    """Something the user can fix: a misspelt setting, a missing package, an unwritable folder.
 
     The message is one clear sentence that says what to do. The command line prints it
     without a traceback and exits with status 1.

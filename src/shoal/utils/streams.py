@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _Lasting:
-    """Stands for an output stream. What cannot be written is lost, without an exception; nobody can close it."""
+    """Stands for an output stream. What cannot be written is lost, without an exception; it cannot be closed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -137,7 +137,7 @@ class CADPAgent(Agent):
         return pruning_loss(logits, self.settings.cadp_loss_reduction, counted)
 
     def diagnostics(self, inputs: Tensor, alive: Tensor | None, acted: Tensor, t_env: int) -> dict[str, Tensor]:
-        """``confidence_i_j``, how much agent i heeds j, the mean ``confidence_self`` of c_ii, pruning loss and weight.
+        """``confidence_i_j`` (how much i attends to j), ``confidence_self`` (mean of c_ii), pruning loss and weight.
 
         Means over the transitions and the heads, of copy 0, which is the one that is deployed.
         """
@@ -173,7 +173,7 @@ class CADPAgent(Agent):
 def advice_logits(q: Tensor, k: Tensor, alive: Tensor | None = None) -> Tensor:
     """alpha of equation 1: queries and keys ``[..., P, heads, N, e]`` -> ``[..., P, heads, N, N]``.
 
-    The dead (``alive`` bool ``[P, N]``) advise nobody but themselves, so that no row is empty.
+    Dead agents (``alive`` bool ``[P, N]``) advise only themselves, so that no row is empty.
     """
     alpha = q @ k.mT / math.sqrt(q.shape[-1])
     if alive is None:

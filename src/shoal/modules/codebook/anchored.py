@@ -10,13 +10,13 @@ from torch import Tensor
 from shoal.modules.codebook.codebook import Codebook, CodebookSettings, Round
 
 ANCHOR = -1
-"""``parent`` of a slot that is nobody's copy."""
+"""``parent`` of a slot that is not a copy."""
 
 
 class AnchoredCodebook(Codebook):
     """Slots are anchors, which no gradient moves, or copies, which know the anchor they started at.
 
-    At every round the most useful anchors without a living copy get one, in slots that died or that nobody used. A copy
+    At every round the most useful anchors without a living copy get one, in slots that were removed or unused. A copy
     moves at once, may be close to its parent for ``mq_copy_life`` updates, and then must have left it: the less useful
     of the two goes if it has not (the parent, if it starved), and a copy that won lately becomes an anchor if it has.
     """

@@ -151,7 +151,7 @@ class Codebook(nn.Module):
         """One update: note who won, and move the winners by one step of Adam, each with its own count of steps.
 
         A slot that is frozen or did not win keeps its position, moments and count: the shared optimiser of the released
-        code would go on moving it (by its weight decay), and its bias correction would be off after a restart.
+        code would keep moving it (by its weight decay), and its bias correction would be off after a restart.
 
         Args:
             wins: states won by each agent's slots, ``[N, K]``.

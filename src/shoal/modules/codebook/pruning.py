@@ -42,7 +42,7 @@ def pairwise_losers(clash: Tensor, utility: Tensor) -> Tensor:
 
 
 def maximin(candidates: Tensor, kept: Tensor, n: int) -> Tensor:
-    """``n`` of the candidates, one after another the furthest from what is there: ``[C, d]``, ``[S, d]`` -> ``[n, d]``.
+    """Greedy farthest-point sampling of ``n`` candidates: ``[C, d]``, placed ``[S, d]`` -> ``[n, d]``.
 
     What was chosen counts as being there. Where nothing is, the first candidate begins.
     """
