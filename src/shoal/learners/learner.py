@@ -254,7 +254,7 @@ class Learner(nn.Module):
     def returns_to_go(self, batch: EpisodeBatch) -> Tensor:
         """Discounted return from every transition on, in the units of the recorded values: ``[B, T]``, 0 in padding.
 
-        A truncated episode goes on with its mean absolute reward for ever, as far as values know: they bootstrap there.
+        A truncated episode is extended by its mean absolute reward, since its value is bootstrapped.
         """
         reward, mask = self.rewards(batch), transition_mask(batch)
         rate = (reward.abs() * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
