@@ -25,7 +25,7 @@ class QFMACSettings(VectorMACSettings):
     qf_samples: Annotated[int, "actions sampled per maximisation, in training", Range(1)] = 1000
     qf_test_samples: Annotated[int, "actions sampled per maximisation, in tests", Range(1)] = 1000
     qf_coef_scaling_exponent: Annotated[
-        float, "exponent exponent p: the coefficient of multi-index q is divided by |q|^p", Range(0)
+        float, "exponent p: the coefficient of multi-index q is divided by |q|^p", Range(0)
     ] = 0.0
     qf_pool: Annotated[
         int, "size of the pool of random actions, of which each maximisation uses a random stretch", Range(1)

@@ -20,7 +20,7 @@ from shoal.utils.errors import UserError
 
 @dataclass(frozen=True)
 class LANSettings(ValueLearnerSettings):
-    critic: Annotated[str, "network of network of the centralised value"] = "lan_value"
+    critic: Annotated[str, "network of the centralised value"] = "lan_value"
     double_q: Annotated[
         bool, "double Q-learning: choose the bootstrap action with the online network (no effect with mac=mq_mac)"
     ] = True

@@ -19,9 +19,7 @@ from shoal.modules.mixers.mixer import Mixer
 class QLearnerSettings(ValueLearnerSettings):
     mixer: Annotated[str | None, "mixer of the agents' utilities into Q^tot; null: independent learners (IQL)"] = "qmix"
     td_loss: Annotated[float, "coefficient of the mean squared TD error (PyMARL2: 0.5; PyMARL: 1)", Range(0)] = 0.5
-    double_q: Annotated[
-        bool, "double Q-learning: double Q-learning: choose the bootstrap action with the online network"
-    ] = True
+    double_q: Annotated[bool, "double Q-learning: choose the bootstrap action with the online network"] = True
 
 
 class QLearner(ValueLearner):
