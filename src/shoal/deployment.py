@@ -153,7 +153,7 @@ def load(path: Path | str, components: Collection[str] = ()) -> Controller:
     if content.get("team") != FORMAT:
         raise UserError(f"{path} holds no exported team: {typed('export')} CHECKPOINT writes one.")
     if not all(isinstance(content.get(part), Mapping) for part in ("config", "spec", "networks")):
-        raise UserError(f"{path} is no whole team: {typed('export')} CHECKPOINT writes one anew.")
+        raise UserError(f"{path} is incomplete: write it again with {typed('export')} CHECKPOINT.")
     strange = {k: v for k, v in trust.imports_of(content["config"], _NOT_THE_TEAM).items() if v not in components}
     if strange:
         raise UserError(
