@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "controllers": {"components", "modules", "utils"},
     "runners": {"controllers", "components", "modules", "envs", "recording", "utils"},
     "learners": {"controllers", "components", "modules", "utils"},
-    "analysis": {"config", "recording", "utils"},
+    "analysis": {"config", "recording", "roles", "utils"},
+    "roles": {"experiment", "registry"},
     "reproduce": {
         "sweeps",
         "analysis",

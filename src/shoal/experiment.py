@@ -26,15 +26,16 @@ from shoal.recording.mongo_address import refuse_secret
 from shoal.runners.runner import NonFiniteEpisodeError, Runner
 from shoal.runners.supervised import EnvironmentsFailedError, RolloutAbandonedError
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils.dotted import flatten
 from shoal.utils.errors import NonFiniteError, UserError
 from shoal.utils.memory import keep_freed_memory
 from shoal.utils.seeding import LARGEST_SEED, random_state, seed_everything, set_random_state, unless_raised
 from shoal.utils.signals import Interrupted, StopRequest
 
-OF_NO_NETWORK = {"resume", "checkpoint_path", "load_step", "evaluate", "seed", "t_max", "name", "local_results_path"}
-"""Settings that never keep a checkpoint from fitting."""
 NETWORKS = ("agent", "mixer", "mac", "critic", "central_mac", "central_agent", "central_mixer")
 """Kinds of component whose settings size networks."""
+SIZING = (Role.METHOD, Role.TASK)
+"""Roles of the settings on which it depends whether a checkpoint fits."""
 SIZES_OF_NETWORKS = ("n_agents", "n_actions", "obs_dim", "state_dim", "discrete")
 """Of an environment: what a resumed run must keep."""
 MOST_NAMED = 8
@@ -599,8 +600,9 @@ class Experiment:
 
     def _difference(self, content: dict[str, Any]) -> str:
         """In what a checkpoint's run was another one than this, what decides about its networks first."""
-        theirs, ours = _flat(content.get("config", {})), _flat(self.all_settings.values)
-        keys = [k for k in ours if k in theirs and theirs[k] != ours[k] and k not in OF_NO_NETWORK]
+        theirs, ours = flatten(content.get("config", {})), flatten(self.all_settings.values)
+        declared = self.all_settings.declared
+        keys = [k for k in ours if k in theirs and theirs[k] != ours[k] and declared[k].role in SIZING]
         keys.sort(key=self._weight)
         if keys and self._weight(keys[0]) < _WEIGHTLESS:
             keys = [k for k in keys if self._weight(k) < _WEIGHTLESS]
@@ -653,11 +655,6 @@ def _is_lack_of_memory(error: BaseException) -> bool:
 
 def _said(value: Any) -> str:
     return value if isinstance(value, str) else shown(value)
-
-
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    flat = {k: v for k, v in config.items() if k != "env_args"}
-    return flat | {f"env_args.{k}": v for k, v in config.get("env_args", {}).items()}
 
 
 def summary(

@@ -57,7 +57,7 @@ def run(chosen: Mapping[str, str], rest: list[str], trusted: bool) -> int:
     options.check(args)
 
     given = files.typed(args["UPDATE"])
-    raw, sources, content, notes = raw_config(chosen, given, trusted)
+    raw, sources, content, notes = raw_config(chosen, given, ExperimentSettings, trusted)
     if raw.get("seed") is None:
         raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
     settings = RunSettings(raw, ExperimentSettings, sources)

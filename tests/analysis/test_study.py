@@ -11,6 +11,8 @@ from shoal.analysis.methods import name_algorithms
 from shoal.analysis.records import read_run
 from shoal.analysis.starts import read_runs
 from shoal.analysis.study import study
+from shoal.declare import Role
+from shoal.roles import role_of
 from shoal.utils.errors import UserError
 
 WON, RETURN = "test_battle_won_mean", "test_return_mean"
@@ -261,3 +263,22 @@ def test_where_a_run_is_played_and_stored_makes_no_other_algorithm(run, change):
     common = dict.fromkeys(change)
     names, differing = name_algorithms([run([0, 1], **common), run([0, 1], **change)])
     assert (set(names.values()), differing) == ({"qmix"}, [])
+
+
+ONCE_LISTED = """
+absolute_test_nepisode buffer_cpu_only checkpoint_path env_restart_every env_start_timeout_s env_timeout_s evaluate
+ keep_buffers keep_checkpoints learner_log_interval load_step local_results_path max_env_restarts mongo_url
+ray_address ray_cpus_per_env ray_envs_per_worker resume runner runner_log_interval save_buffer save_model
+save_model_interval save_replay seed t_max test_interval test_nepisode torch_threads use_cuda use_tensorboard
+env_args.map_name env_args.env_name env_args.key"""
+
+
+@pytest.mark.parametrize("key", ONCE_LISTED.split())
+def test_settings_that_have_never_told_methods_apart_still_do_not(key):
+    """Records of before are grouped as they were when this was a list of its own."""
+    assert role_of(key) is not Role.METHOD
+
+
+@pytest.mark.parametrize("key", ["lr", "agent", "env_args.time_limit", "of_another_version", "env_args.of_a_strangers"])
+def test_settings_of_the_method_and_unknown_ones_tell_methods_apart(key):
+    assert role_of(key) is Role.METHOD

@@ -141,7 +141,7 @@ def written(tmp_path, content):
 def resolved(path, **updates):
     """The settings of a run on the payoff game, and all that is said of them."""
     chosen = {"--config": path, "--env-config": "matrix_game"}
-    raw, sources, _, notes = raw_config(chosen, files.given([], updates))
+    raw, sources, _, notes = raw_config(chosen, files.given([], updates), ExperimentSettings)
     settings = RunSettings(raw, ExperimentSettings, sources)
     return settings, " ".join([*notes, *settings.notes])
 
@@ -262,7 +262,9 @@ def test_an_environment_file_of_epymarl_resolves(tmp_path):
         "t_max": 2050000,
     }
     path = Path(written(tmp_path, theirs))
-    raw, sources, _, _ = raw_config({"--config": "qmix", "--env-config": str(path)}, files.given([], {}))
+    raw, sources, _, _ = raw_config(
+        {"--config": "qmix", "--env-config": str(path)}, files.given([], {}), ExperimentSettings
+    )
     settings = RunSettings(raw, ExperimentSettings, sources)
     assert settings.values["env_args"]["time_limit"] == 100
     assert "env_args.pretrained_wrapper=None" in " ".join(settings.notes)
@@ -270,7 +272,9 @@ def test_an_environment_file_of_epymarl_resolves(tmp_path):
 
 def of_environment(env_config, given, alg="qmix"):
     """The environment's settings of a run with ``given`` behind 'with', their sources, and the notes."""
-    raw, sources, _, notes = raw_config({"--config": alg, "--env-config": env_config}, files.given([], given))
+    raw, sources, _, notes = raw_config(
+        {"--config": alg, "--env-config": env_config}, files.given([], given), ExperimentSettings
+    )
     settings = RunSettings(raw, ExperimentSettings, sources)
     return settings.values["env_args"], sources, notes
 

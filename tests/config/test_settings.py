@@ -438,7 +438,7 @@ class Bare:
 def test_an_agent_of_ones_own_needs_no_width_on_football(alg):
     """A preset's width is its own agent's: it has no effect on another one, and that is said."""
     given = files.given([], {"agent": "config.test_settings:Bare"})
-    content, sources, _, _ = raw_config({"--config": alg, "--env-config": "grf"}, given)
+    content, sources, _, _ = raw_config({"--config": alg, "--env-config": "grf"}, given, ExperimentSettings)
     settings = RunSettings(content, ExperimentSettings, sources)
     assert settings.values["depth"] == 3
     if "central_agent" not in settings.components:  # which reads a width, too
@@ -449,6 +449,6 @@ def test_an_agent_of_ones_own_needs_no_width_on_football(alg):
 def test_what_per_env_says_of_nothing_that_exists_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: qmix\nper_env:\n  grf: {rnn_hidden_width: 256}\n")
-    content, sources, _, _ = raw_config({"--config": str(path), "--env-config": "grf"}, [])
+    content, sources, _, _ = raw_config({"--config": str(path), "--env-config": "grf"}, [], ExperimentSettings)
     with pytest.raises(UserError, match=r"'rnn_hidden_width'.*did you mean 'rnn_hidden_dim'"):
         RunSettings(content, ExperimentSettings, sources)

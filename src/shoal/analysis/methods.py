@@ -5,46 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from shoal.analysis.records import RecordedRun
-from shoal.analysis.sources import flat
-from shoal.recording.run_folder import OF_THE_RECORD
-
-NOT_THE_METHOD = {
-    *OF_THE_RECORD,
-    "absolute_test_nepisode",
-    "buffer_cpu_only",
-    "checkpoint_path",
-    "env_restart_every",
-    "env_start_timeout_s",
-    "env_timeout_s",
-    "evaluate",
-    "learner_log_interval",
-    "load_step",
-    "max_env_restarts",
-    "name",
-    "ray_address",
-    "ray_cpus_per_env",
-    "ray_envs_per_worker",
-    "resume",
-    "runner",
-    "runner_log_interval",
-    "save_replay",
-    "seed",
-    "t_max",
-    "test_interval",
-    "test_nepisode",
-    "torch_threads",
-    "use_cuda",
-    "env_args.map_name",
-    "env_args.env_name",
-    "env_args.key",
-}
-"""Settings in which two runs of one method may differ: where it is run, recorded and tested, and for how long (where no
-schedule is a fraction of that)."""
+from shoal.declare import Role
 
 
 def name_algorithms(runs: Sequence[RecordedRun]) -> tuple[dict[int, str], list[str]]:
     """Each run's algorithm, by its position: its name and, where runs of that name differ on one task, in what."""
-    settings = [_method(flat(run.config)) for run in runs]
+    settings = [_method(run.settings) for run in runs]
     by_name: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for k, run in enumerate(runs):
         by_name[str(run.config.get("name", "?"))][run.task].append(k)
@@ -60,9 +26,11 @@ def name_algorithms(runs: Sequence[RecordedRun]) -> tuple[dict[int, str], list[s
 
 def _method(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of the method; the length of a run is one where schedules are fractions of it."""
+    from shoal.roles import role_of  # imports every component
+
     follows = any(key.endswith("_anneal_frac") and value is not None for key, value in config.items())
-    outside = NOT_THE_METHOD - {"t_max"} if follows else NOT_THE_METHOD
-    return {key: value for key, value in config.items() if key not in outside}
+    of_method = {Role.METHOD, Role.LENGTH} if follows else {Role.METHOD}
+    return {key: value for key, value in config.items() if role_of(key) in of_method}
 
 
 def _differing(settings: list[dict[str, Any]]) -> set[str]:

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from shoal.config import old_names
 from shoal.recording.reader import Record, moment, read_record, run_of_damaged, seconds_between
+from shoal.utils.dotted import flatten
 from shoal.utils.errors import UserError
 
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -35,6 +37,11 @@ class RecordedRun:
         env_args = self.config.get("env_args", {})
         named = (env_args.get(key) for key in ("map_name", "env_name", "key"))
         return next((str(name) for name in named if name), str(self.config.get("env", "?")))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by the names that the command line gives them today: ``env_args.map_name``."""
+        return flatten(old_names.current(self.config))
 
     @property
     def label(self) -> str:

@@ -4,11 +4,9 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from shoal.analysis.records import RecordedRun, read_records
 from shoal.analysis.starts import joined
-from shoal.config import old_names
 from shoal.recording import mongo
 from shoal.recording.mongo_address import MONGO_VARIABLE
 from shoal.recording.reader import Record, records_in
@@ -40,9 +38,9 @@ def gather(sources: Sequence[str], where: Sequence[str] = ()) -> list[RecordedRu
         if not equals:
             raise UserError(f"--where {condition} was not understood: write KEY=VALUE, as in env_args.map_name=3m.")
         wanted = values.split(",")
-        if not any(key in flat(run.config) for run in runs):
+        if not any(key in run.settings for run in runs):
             raise UserError(f"--where {condition}: no run has a setting {key}.")
-        runs = [run for run in runs if str(flat(run.config).get(key)) in wanted]
+        runs = [run for run in runs if str(run.settings.get(key)) in wanted]
         if not runs:
             raise UserError(f"No run has {condition}: leave it out, or name a value that runs have.")
     return runs
@@ -58,13 +56,6 @@ def _once(records: Sequence[Record]) -> list[Record]:
             kept.append(record)
         seen.add(mark)
     return kept
-
-
-def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings by the names that the command line gives them today: ``env_args.map_name``."""
-    config = old_names.current(config)
-    nested = {f"env_args.{key}": value for key, value in config.get("env_args", {}).items()}
-    return {key: value for key, value in config.items() if key != "env_args"} | nested
 
 
 def _find(source: str) -> Sequence[Path | Record]:

@@ -12,7 +12,6 @@ from shoal.analysis.comparison import Comparison
 from shoal.analysis.intervals import Estimate, mean_curve
 from shoal.analysis.methods import name_algorithms
 from shoal.analysis.records import RecordedRun
-from shoal.analysis.sources import flat
 from shoal.analysis.study import Study
 from shoal.utils.errors import UserError
 
@@ -58,7 +57,7 @@ def _about(runs: Sequence[RecordedRun]) -> list[dict[str, Any]]:
             "map": run.task,
             "seed": run.config.get("seed"),
             "status": run.status,
-            **{key: flat(run.config).get(key) for key in differing},
+            **{key: run.settings.get(key) for key in differing},
         }
         for k, run in enumerate(runs)
     ]

@@ -8,23 +8,24 @@ from typing import Any
 from shoal import registry
 from shoal.config import CONFIG_OPTIONS, files, trust
 from shoal.config.settings import declared_by
-from shoal.declare import PathText, checked
+from shoal.declare import PathText, Role, checked, roles_of
 from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
-OF_ONE_START = ("resume", "checkpoint_path", "load_step", "evaluate", "save_replay")
-"""What a checkpoint's run was started with that a run which goes on with it is not."""
-
 
 def raw_config(
-    chosen: Mapping[str, str], given: Sequence[files.Layer], trusted: bool = False
+    chosen: Mapping[str, str],
+    given: Sequence[files.Layer],
+    experiment_settings: type[Any],
+    trusted: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None, list[str]]:
     """The unchecked settings of a run, the source of each, the checkpoint that it starts from, if any, and notes.
 
     A run that goes on takes its settings from the checkpoint, and so does a test of a checkpoint (``evaluate``) for
     which no YAML file is ``chosen``. Elsewhere they are default.yaml, the environment's YAML,
     the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
+    Of a checkpoint's settings those of its start (``Role.START``) are left out; ``experiment_settings`` declares them.
     ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
     """
     updates, named = files.overlay(given)
@@ -42,7 +43,7 @@ def raw_config(
             warn=lambda text: print(f"warning: {text}", file=sys.stderr),
         )
         trust.check(content, file, trusted, given=named)
-        recorded = _recorded(content, file, "resumed")
+        recorded = _recorded(content, file, "resumed", experiment_settings)
         for option, kind in CONFIG_OPTIONS.items():
             if option in chosen:
                 named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
@@ -54,7 +55,7 @@ def raw_config(
         file = checkpoints.find(checkpoints_of(_path("checkpoint_path", updates)), _load_step(updates))
         content = checkpoints.require_run(checkpoints.load(file), file)
         trust.check(content, file, trusted, given=named)
-        layers = [files.Layer("checkpoint", _recorded(content, file, "evaluated")), *given]
+        layers = [files.Layer("checkpoint", _recorded(content, file, "evaluated", experiment_settings)), *given]
         return *files.overlay(layers), content, files.notes(layers)
 
     for option in CONFIG_OPTIONS:
@@ -75,12 +76,13 @@ def raw_config(
     return config, sources, content, files.notes(layers)
 
 
-def _recorded(content: Mapping[str, Any], file: Path, what: str) -> dict[str, Any]:
+def _recorded(content: Mapping[str, Any], file: Path, what: str, experiment_settings: type[Any]) -> dict[str, Any]:
     """The settings in a checkpoint, without those of one start."""
     config = content.get("config")
     if not isinstance(config, Mapping) or not {"env", "env_args"} <= config.keys():
         raise UserError(f"{file} does not say with which settings its run was made: it cannot be {what}.")
-    return {key: value for key, value in config.items() if key not in OF_ONE_START}
+    roles = roles_of(experiment_settings)
+    return {key: value for key, value in config.items() if roles.get(key) is not Role.START}
 
 
 def _path(key: str, config: Mapping[str, Any]) -> Path:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from shoal import registry
 from shoal.config import files, old_names
 from shoal.declare import LONGEST_SHOWN, Check, Role, checked, checks_of, help_of, require_writable, roles_of, shown
+from shoal.utils.dotted import flatten
 from shoal.utils.errors import UserError
 
 LARGEST_INT = 2**63 - 1
@@ -261,7 +262,7 @@ class RunSettings:
 
     def _refuse_unread(self, unread: Mapping[str, Any], unread_env: Mapping[str, Any]) -> None:
         """Refuse what nobody declared, or note it where an old name asks for what Shoal does anyway."""
-        given = {**unread, **{f"env_args.{key}": value for key, value in unread_env.items()}}
+        given = flatten({**unread, "env_args": unread_env})
         advice: dict[str, str] = {}
         idle: dict[str, list[str]] = {}
         for path, value in given.items():

@@ -36,18 +36,6 @@ _RESERVE = 256 * 1024  # bytes: what an end takes to record, all but a long run'
 
 _UID = "uid"
 
-OF_THE_RECORD = (
-    "local_results_path",
-    "mongo_url",
-    "use_tensorboard",
-    "save_model",
-    "save_model_interval",
-    "keep_checkpoints",
-    "save_buffer",
-    "keep_buffers",
-)
-"""Settings that say where and how often a run is stored. They do not make it another run."""
-
 MetricsByName = Mapping[str, Mapping[str, list[Any]]]
 """What sacred hands an observer at a heartbeat: per metric, new `values`, `steps` and `timestamps`."""
 

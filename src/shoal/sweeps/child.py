@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from shoal.recording.run_folder import OF_THE_RECORD
+from shoal.declare import Role, roles_of
 from shoal.sweeps.folder import LOCK_FILE, RunFolder
 from shoal.utils.lock import held
 from shoal.utils.signals import STOP_SIGNALS, end_with
@@ -29,6 +29,7 @@ def main(argv: list[str]) -> int:
     # A machine that was thought lost may still be at work on it.
     with held(folder.path / LOCK_FILE, wait=True):
         from shoal.cli import main as run
+        from shoal.experiment import ExperimentSettings
 
         models = folder.to_go_on_with()
         if models is None:
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> int:
         else:
             resume = folder.path / RESUME_FILE
             settings = folder.settings()
-            storage = {key: settings[key] for key in OF_THE_RECORD if key in settings}
+            roles = roles_of(ExperimentSettings)
+            storage = {key: value for key, value in settings.items() if roles.get(key) is Role.RECORD}
             resume.write_text(yaml.safe_dump({"resume": str(models)} | storage))
             arguments = ["with", str(resume)]
         print(f"python src/main.py {shlex.join(arguments)}", flush=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from shoal.config import files, old_names
-from shoal.config.run_config import OF_ONE_START, raw_config
+from shoal.config.run_config import raw_config
 from shoal.config.settings import RunSettings
+from shoal.declare import Role
 from shoal.experiment import ExperimentSettings
-from shoal.recording.run_folder import OF_THE_RECORD
+from shoal.recording.plain import plain
+from shoal.utils.dotted import flatten
 from shoal.utils.errors import UserError
 
 FOR_ONE_RUN = {
@@ -47,6 +49,8 @@ class PlannedRun:
     values: dict[str, Any]
     defaults: dict[str, Any]
     """By dotted name: what a run had that was recorded before there was such a setting."""
+    roles: dict[str, Role]
+    """By dotted name."""
 
     @property
     def t_max(self) -> int:
@@ -59,27 +63,14 @@ class PlannedRun:
         A setting that the record lacks is younger than the record; that run had what is now its default. So what counts
         is settings, never the commit.
         """
-        ours, theirs = _flat(self.values), _flat(old_names.current(recorded))
-        of_its_start = OF_ONE_START if theirs.get("resume") else ()
-        for key in (*OF_THE_RECORD, "resume", *of_its_start):
+        ours, theirs = (flatten(plain(settings)) for settings in (self.values, old_names.current(recorded)))
+        aside = {Role.RECORD, Role.START} if theirs.get("resume") else {Role.RECORD}
+        for key in ["resume", *(key for key, role in self.roles.items() if role in aside)]:
             ours.pop(key, None)
             theirs.pop(key, None)
         return theirs.keys() <= ours.keys() and all(
             theirs.get(key, self.defaults[key]) == value for key, value in ours.items()
         )
-
-
-def _flat(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Settings by dotted name; those of the environment (``env_args``) are the one nested mapping."""
-    flat = {f"{section}{key}": _plain(value) for key, value in values.items() if key != "env_args"}
-    return flat | ({} if section else _flat(values.get("env_args", {}), "env_args."))
-
-
-def _plain(value: Any) -> Any:
-    """As it is after a way through a file: tuples are lists."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def cells(
@@ -113,15 +104,16 @@ def planned(cell: Cell, given: Sequence[files.Layer], results: Path) -> PlannedR
         own["env_args"] = {"map_name": cell.map_name}
     layers = [*given, files.Layer("--grid or space", nested(cell.changes)), files.Layer("--seeds, --maps", own)]
     chosen = {"--config": cell.config, "--env-config": cell.env_config}
-    raw, sources, *_ = raw_config(chosen, layers)
+    raw, sources, *_ = raw_config(chosen, layers, ExperimentSettings)
     where = [cell.map_name] if cell.map_name is not None else []
     words = [Path(cell.config).stem, Path(cell.env_config).stem, *where, *([cell.tag] if cell.tag else [])]
     name = f"{'_'.join(_file_name(word) for word in words)}_seed{cell.seed}"
     raw["local_results_path"] = str(results / name)
     settings = RunSettings(raw, ExperimentSettings, sources)
     settings.components["learner"].check_controller(settings.components["mac"])
-    defaults = {path: _plain(row.default) for path, row in settings.declared.items()}
-    return PlannedRun(name, cell, settings.values, defaults)
+    defaults = {path: plain(row.default) for path, row in settings.declared.items()}
+    roles = {path: row.role for path, row in settings.declared.items()}
+    return PlannedRun(name, cell, settings.values, defaults, roles)
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,22 +135,13 @@ def read_grid(path: Path) -> dict[str, list[Any]]:
     Raises:
         UserError: the file cannot be read, or a setting has no list of alternatives.
     """
-    grid = dict(leaves(files.read(path)))
+    grid = flatten(files.read(path))
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"'{key}' in {path} needs a list of the values to try, such as {key}: [{values}].")
         if any(values.count(value) > 1 for value in values):
             raise UserError(f"'{key}' in {path} lists a value twice: take one out.")
     return grid
-
-
-def leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The entries of a YAML file by dotted name, those of ``env_args`` too."""
-    for key, value in tree.items():
-        if key == "env_args" and isinstance(value, Mapping):
-            yield from ((f"env_args.{name}", inner) for name, inner in value.items())
-        else:
-            yield key, value
 
 
 def read_seeds(text: str) -> list[int]:

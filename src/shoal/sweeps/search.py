@@ -11,8 +11,9 @@ import yaml
 
 from shoal.config import files
 from shoal.recording import metric_names
-from shoal.sweeps.plan import leaves, nested
+from shoal.sweeps.plan import nested
 from shoal.sweeps.pool import Job
+from shoal.utils.dotted import flatten
 from shoal.utils.errors import UserError
 from shoal.utils.extras import needed_for
 
@@ -72,7 +73,7 @@ def read_space(path: Path) -> dict[str, Any]:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     space: dict[str, Any] = {}
-    for key, entry in leaves(files.read(path)):
+    for key, entry in flatten(files.read(path)).items():
         help_ = f"'{key}' in {path} needs a list of choices, or a range such as {{low: 0.0001, high: 0.01, log: true}}"
         if isinstance(entry, list) and entry and all(isinstance(x, str | int | float | bool | None) for x in entry):
             space[key] = CategoricalDistribution(entry)
