@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from shoal.config import CONFIG_OPTIONS
 from shoal.ending import exit_status
 from shoal.utils.errors import UserError
+from shoal.utils.lean_sacred import import_sacred
 from shoal.utils.program import typed
 
 TRUST = "--trust"
@@ -98,6 +99,7 @@ def understood(words: list[str]) -> int:
         print(_HELP.format(train=typed("train")))
         return 0
     with _imports():
+        import_sacred()
         from shoal import train_command
     return train_command.run(chosen, rest, trusted)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from gymnasium import spaces
 
+from shoal.envs.jax_cache import keep_compiled_programs
+
 
 class JaxGame:
     """One copy of a game; all methods are pure functions of JAX arrays, which are compiled and vmapped.
@@ -61,6 +63,7 @@ class CompiledGame:
         import jax
         import jax.numpy as jnp
 
+        keep_compiled_programs()
         self.game = game
         one = _OneCopy(game)
         key_like = jax.ShapeDtypeStruct((num_envs, 2), jnp.uint32)
