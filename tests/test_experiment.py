@@ -319,7 +319,7 @@ def test_an_old_checkpoint_that_cannot_go_costs_a_warning(experiment, monkeypatc
     one.progress.t_env = 20
     monkeypatch.setattr(Path, "unlink", lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError("no")))
     assert one.save() is not None
-    assert "take more room than they should: no" in capsys.readouterr().out
+    assert "could not be deleted: no" in capsys.readouterr().out
 
 
 def test_updates_follow_rollouts_as_often_as_asked(experiment):

@@ -242,7 +242,7 @@ def test_where_no_checkpoint_can_be_read_the_newest_stays(tmp_path, monkeypatch)
         ({"team": 1, "config": {}, "spec": {}, "networks": {}}, r"run\.pt is an exported team"),
         (
             dict.fromkeys(set(checkpoints.RUN) - {"buffer", "progress"}),
-            r"run\.pt is no whole .* lacks progress, buffer\.",
+            r"run\.pt is not a complete checkpoint: it lacks progress, buffer\.",
         ),
     ],
 )
