@@ -45,7 +45,14 @@ ROOMS = {
     "sweeps": "sweeps: many runs",
     "utils": "utils: checkpoints, seeds, signals, errors",
 }
-"""Folder of the package ("" for the modules beside them) -> title of its page."""
+"""Folder of the package ("" for the modules outside folders) -> title of its page (default: its name)."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the generated API pages into the navigation."""
+    (reference,) = [part["Reference"] for part in config.nav or [] if "Reference" in part]
+    reference += [{room or "shoal": f"reference/api_{room or 'top'}.md"} for room in api_modules()]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -119,6 +126,16 @@ def _cell(text: str) -> str:
 
 def api_pages() -> dict[str, str]:
     """One page for each room of the package, from the docstrings of its modules, and an index of them."""
+    pages, index = {}, ["# API\n", "From the docstrings, a page for each part of the package.\n"]
+    for room, modules in api_modules().items():
+        page, title = f"reference/api_{room or 'top'}.md", ROOMS.get(room, room)
+        pages[page] = f"# {title}\n\n" + "\n\n".join(f"::: {name}" for name in modules)
+        index.append(f"* [{title}](api_{room or 'top'}.md)")
+    return {"reference/api.md": "\n".join(index) + "\n", **pages}
+
+
+def api_modules() -> dict[str, list[str]]:
+    """Folder of the package -> its modules that define anything public, by their full names."""
     package = ROOT / "src" / "shoal"
     rooms: dict[str, list[str]] = {room: [] for room in ROOMS}
     for path in sorted(package.rglob("*.py")):
@@ -127,10 +144,5 @@ def api_pages() -> dict[str, str]:
         if parts[-1] == "__main__" or not re.search(r"^(class|def) [a-zA-Z]", text, re.MULTILINE):
             continue
         name = ".".join(["shoal", *(part for part in parts if part != "__init__")])
-        rooms[parts[0] if len(parts) > 1 else ""].append(name)
-    pages, index = {}, ["# API\n", "From the docstrings, a page for each part of the package.\n"]
-    for room, modules in rooms.items():
-        page = f"reference/api_{room or 'top'}.md"
-        pages[page] = f"# {ROOMS[room]}\n\n" + "\n\n".join(f"::: {name}" for name in modules)
-        index.append(f"* [{ROOMS[room]}](api_{room or 'top'}.md)")
-    return {"reference/api.md": "\n".join(index) + "\n", **pages}
+        rooms.setdefault(parts[0] if len(parts) > 1 else "", []).append(name)
+    return {room: modules for room, modules in rooms.items() if modules}
