@@ -34,10 +34,10 @@ def measure(alg: str, env_name: str, horizon: int, batch_size: int, episodes: in
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, Path(folder))
         try:
             while run.memory.n_episodes < batch_size:
-                run._collect_and_learn()
+                run.step()
             steps, start, clock = run.progress.t_env, time.process_time(), time.perf_counter()
             for _ in range(episodes):
-                run._collect_and_learn()
+                run.step()
             seconds, waited, steps = (
                 time.process_time() - start,
                 time.perf_counter() - clock,

@@ -39,11 +39,11 @@ def measure(alg: str, K: int, map_name: str, batch_size: int, rollouts: int) -> 
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, Path(folder))
         try:
             while run.memory.n_episodes < batch_size:
-                run._collect_and_learn()
-            run._collect_and_learn()  # the first update allocates
+                run.step()
+            run.step()  # the first update allocates
             steps, updates, start = run.progress.t_env, 0.0, time.perf_counter()
             for _ in range(rollouts):
-                run._collect_and_learn()
+                run.step()
             seconds, steps = time.perf_counter() - start, run.progress.t_env - steps
             start = time.perf_counter()
             for _ in range(rollouts):

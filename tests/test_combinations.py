@@ -35,7 +35,7 @@ def trained(tmp_path: Path, alg: str | None = None, **settings: Any) -> Experime
         try:
             before = [p.clone() for p in run.learner.parameters()]
             for _ in range(3):
-                run._collect_and_learn()
+                run.step()
         finally:
             run.close()
     assert int(run.learner.n_updates) == 2

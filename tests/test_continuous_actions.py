@@ -34,7 +34,7 @@ def test_the_actions_that_were_executed_are_those_that_are_stored_and_learnt_fro
     run = experiment(tmp_path, "toy_modes", {}, **IMITATION, runner="parallel", batch_size_run=4)
     try:
         for _ in range(3):
-            run._collect_and_learn()
+            run.step()
         batch = run.learner.batches[-1]
     finally:
         run.close()
@@ -85,7 +85,7 @@ def test_discrete_algorithms_play_the_corners(tmp_path: Path, alg: str, name: st
         assert isinstance(run.runner.env.single_action_space, spaces.MultiDiscrete)
         before = [p.clone() for p in run.learner.parameters()]
         for _ in range(3):
-            run._collect_and_learn()
+            run.step()
     finally:
         run.close()
     assert any(not torch.equal(a, b) for a, b in zip(before, run.learner.parameters(), strict=True))

@@ -37,7 +37,7 @@ from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.finite import non_finite_in
 from shoal.utils.seeding import seed_everything
-from shoal.utils.signals import Interrupted, StopRequest
+from shoal.utils.signals import Interrupted, StopNow, StopRequest
 
 S2Q = {"learner": "s2q_learner", "mac": "s2q_mac"}
 QMIX = {"learner": "q_learner"}
@@ -48,7 +48,7 @@ def experiment(tmp_path):
     """Builds experiments on the tests' own environment and closes them."""
     built = []
 
-    def build(on_test=None, **changes):
+    def build(callbacks=(), **changes):
         raw = {
             "env": "runners.team_env:TeamEnv",
             "runner": "episode",
@@ -65,7 +65,7 @@ def experiment(tmp_path):
         settings = RunSettings(raw | changes, ExperimentSettings)
         console = Console(raw["t_max"], live=False)
         recorder = Recorder()
-        new = Experiment(settings, Logger(recorder, console), console, tmp_path / "models", on_test)
+        new = Experiment(settings, Logger(recorder, console), console, tmp_path / "models", callbacks)
         new.recorder = recorder
         built.append(new)
         return new
@@ -110,18 +110,18 @@ def test_a_test_leaves_every_random_state_and_the_training_episodes_alone(experi
 def test_a_rollout_that_breaks_leaves_no_trace(experiment, monkeypatch):
     """What is saved then goes on with the same episodes from their start."""
     one = experiment(**S2Q, t_max=60)
-    one._collect_and_learn()
+    one.step()
     before = one.runner.state_dict(), torch.get_rng_state()
     calls, step = [], one.runner.env.step
 
     def breaking(actions):
         calls.append(actions)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            raise StopNow  # the second Ctrl-C
         return step(actions)
 
     monkeypatch.setattr(one.runner.env, "step", breaking)
-    for attempt in (one._collect_and_learn, lambda: one._test(StopRequest())):
+    for attempt in (one.step, lambda: one._test(StopRequest())):
         calls.clear()
         with pytest.raises(KeyboardInterrupt):
             attempt()
@@ -129,20 +129,11 @@ def test_a_rollout_that_breaks_leaves_no_trace(experiment, monkeypatch):
         assert torch.get_rng_state().equal(before[1])
 
 
-def test_whoever_wants_to_look_is_called_after_every_test(experiment):
-    seen = []
-    one = experiment(**QMIX, on_test=lambda e: seen.append((e.progress.t_env, e.progress.last_test)))
-    one.run()
-    tests = [step for step, _ in one.recorder.points["test_return_mean"]]
-    assert len(tests) >= 4
-    assert seen == [(step, step) for step in tests]
-
-
 def test_a_stop_in_the_longer_test_saves_what_was_learnt_last_and_plays_it_again_later(experiment):
     one = experiment(**QMIX, absolute_test_nepisode=30, save_model=True)
     one._test(StopRequest())
     for _ in range(4):
-        one._collect_and_learn()
+        one.step()
     stop, before = StopRequest(), one.runner.state_dict()
     stop.signum = signal.SIGTERM
     with pytest.raises(Interrupted) as caught:
@@ -188,11 +179,11 @@ def test_the_alarm_goes_on_from_a_checkpoint(experiment):
     settings = QMIX | LONG | {"env_args": {"episode_limit": 40, "clock": 20.0}}
     one, later = experiment(**settings), experiment(**settings)
     for _ in range(5):
-        one._collect_and_learn()
+        one.step()
     later.load(one._content(with_episodes=False), whole=True)
     assert later.alarm.state_dict()["said"] == one.alarm.state_dict()["said"] != []
     for _ in range(30):
-        later._collect_and_learn()
+        later.step()
     assert "alarm_input_size" not in later.recorder.points  # it was said
 
 
@@ -325,7 +316,7 @@ def test_an_old_checkpoint_that_cannot_go_costs_a_warning(experiment, monkeypatc
 def test_updates_follow_rollouts_as_often_as_asked(experiment):
     one = experiment(**QMIX, updates_per_rollout=4)
     for _ in range(5):
-        one._collect_and_learn()
+        one.step()
     assert one.learner.n_updates == 4 * 3  # the first two episodes are fewer than a batch
     assert one.progress.episode == 5
 
@@ -745,7 +736,7 @@ from shoal.utils import checkpoint as checkpoints
 from shoal.recording.console import Console
 from shoal.utils.finite import non_finite_in
 from shoal.recording.logger import Logger
-from shoal.utils.signals import Interrupted, StopRequest
+from shoal.utils.signals import Interrupted, StopNow, StopRequest
 
 raw = {
     "env": "runners.team_env:VectorisedTeamEnv", "learner": "s2q_learner", "mac": "s2q_mac", "seed": 5,
@@ -757,7 +748,7 @@ experiment = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, conso
 
 def train_until(t_env):
     while experiment.progress.t_env < t_env:
-        experiment._collect_and_learn()
+        experiment.step()
         if experiment.progress.due(experiment.progress.last_test, 500):
             experiment._test(StopRequest())
     return psutil.Process().memory_info().rss

@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "utils": set(),
     "envs": {"utils"},
     "modules": {"utils"},
+    "callbacks": {"experiment", "runners", "utils"},  # the first two as types alone
     "best_policy": {"controllers", "recording", "utils"},
     "recording": {"utils"},
     "components": {"utils"},
@@ -28,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reproduce": {
         "sweeps",
         "analysis",
+        "callbacks",
         "experiment",
         "recording",
         "config",
@@ -52,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "modules",
         "envs",
         "best_policy",
+        "callbacks",
         "recording",
         "utils",
     },

@@ -36,10 +36,11 @@ def test_requirements_dev_txt_is_what_developers_need_on_top() -> None:
     assert set(lines_of("requirements-dev.txt")) == set(wanted["dev"]) - set(lines_of("requirements.txt"))
 
 
-def test_all_holds_every_extra_but_the_tools() -> None:
+def test_all_holds_every_extra_but_the_tools_and_a_service() -> None:
     """Nor ``onnx``, whose protobuf would keep StarCraft II out of the same environment."""
     wanted = requirements()
-    parts = {line for extra in wanted if extra not in {CORE, "all", "dev", "docs", "onnx"} for line in wanted[extra]}
+    apart = {CORE, "all", "dev", "docs", "onnx", "wandb"}
+    parts = {line for extra in wanted if extra not in apart for line in wanted[extra]}
     assert set(wanted["all"]) == parts
 
 

@@ -36,8 +36,8 @@ In a program:
 """
 
 FORMAT = 1
-_NOT_THE_TEAM = ("env", "runner", "memory")
-"""Components of a run that its team acts without."""
+_NOT_THE_TEAM = ("env", "runner", "memory", "callbacks")
+"""What a run has and its team acts without."""
 
 
 def main(args: list[str], trusted: bool = False) -> int:

@@ -1,7 +1,8 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ import torch
 
 from shoal import registry
 from shoal.best_policy import BestPolicy
+from shoal.callbacks.callback import Callback, Callbacks
+from shoal.callbacks.callback import build as build_callbacks
 from shoal.components.alarm import Alarm, RangeAlarm
 from shoal.components.memory import Memory
 from shoal.components.schedules import TMax
@@ -104,6 +107,9 @@ class ExperimentSettings(Checked):
     checkpoint_path: Annotated[
         str, "checkpoint file or folder to start from, or to evaluate", PathText(), Role.START
     ] = ""
+    callbacks: Annotated[
+        list[str], "import paths of callbacks, such as [shoal.callbacks:CSV,my_module:Watch]", Role.RECORD
+    ] = field(default_factory=list)
     load_step: Annotated[int, "environment step of the checkpoint to load; 0: the newest", Range(0), Role.START] = 0
     evaluate: Annotated[bool, "test the loaded checkpoint (greedy actions) instead of training", Role.START] = False
     save_replay: Annotated[
@@ -156,9 +162,8 @@ class Progress:
 class Experiment:
     """Owns one run's parts and its loop.
 
-    ``on_test`` is called with the experiment after every test, the last one included: for whoever wants to look at
-    more than the metrics. It must draw no random numbers. ``record`` marks the run's record, so that a record of a run
-    that goes on can name the one that it goes on from.
+    ``callbacks`` are called besides those that the setting ``callbacks`` names. ``record`` marks the run's record, so
+    that a record of a run that goes on can name the one that it goes on from.
     """
 
     def __init__(
@@ -167,7 +172,7 @@ class Experiment:
         logger: Logger,
         console: Console,
         model_dir: Path,
-        on_test: Callable[["Experiment"], None] | None = None,
+        callbacks: Sequence[Callback] = (),
         record: str = "",
     ) -> None:
         self.all_settings = settings
@@ -175,7 +180,8 @@ class Experiment:
         self.logger = logger
         self.console = console
         self.model_dir = model_dir
-        self.on_test = on_test
+        self.callbacks = Callbacks([*build_callbacks(self.settings.callbacks), *callbacks])
+        self._started = self._ended = False
         self.record = record
         self.progress = Progress()
         self._spare_files: list[int] = []
@@ -258,14 +264,26 @@ class Experiment:
 
         Raises:
             Interrupted: a stop signal; a checkpoint was saved first.
+            Exception: what a callback has raised; here too.
             EnvironmentsFailedError, NonFiniteEpisodeError: no episode can be played any more; here too.
             NonFiniteError: a loss or gradient is NaN or infinite. Nothing is saved after that.
         """
-        self._spare_files = [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_FILES)]
+        self._start()
+        with self._ending_in_order() as stop:
+            result = self._test(stop) if self.settings.evaluate else self._train(stop)
+            self._end(result)
+            self._stop_if_a_callback_failed()
+            return result
+
+    @contextmanager
+    def _ending_in_order(self) -> Iterator[StopRequest]:
+        """Around whatever plays: a stop signal is only noted, and what cannot go on is saved first."""
+        if not self._spare_files:
+            self._spare_files = [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_FILES)]
         with StopRequest() as stop:
             self.runner.heed(stop)
             try:
-                return self._test(stop) if self.settings.evaluate else self._train(stop)
+                yield stop
             except RolloutAbandonedError:
                 self._stop_if_asked(stop)
                 raise
@@ -301,8 +319,18 @@ class Experiment:
             self._collect_and_learn()
             self._stop_if_asked(stop)
 
+    def step(self) -> None:
+        """One rollout and the updates that follow it. Tests nothing and saves nothing, whatever is due.
+
+        Raises:
+            Exception: as in ``run``.
+        """
+        self._start()
+        with self._ending_in_order() as stop:
+            self._collect_and_learn()
+            self._stop_if_asked(stop)
+
     def _collect_and_learn(self) -> None:
-        """One rollout and the updates that follow it."""
         s, p = self.settings, self.progress
         before = self.runner.state_dict()
         try:
@@ -324,11 +352,13 @@ class Experiment:
             self._sound(self.alarm.look_at_episodes(rollout.batch, returns))
         for key, values in rollout.stats.items():
             p.since_log.setdefault(key, []).extend(values)
+        self.callbacks.on_rollout(self, rollout)
 
         batch = None
         for batch in self.memory.batches(p.t_env):
             metrics = self.learner.train_on(batch, p.t_env, p.episode)
             self.memory.write_back(batch)
+            self.callbacks.on_update(self, metrics)
         if batch is not None:
             if self.alarm is not None:
                 self._sound(self.alarm.look_at_values(metrics))
@@ -349,28 +379,52 @@ class Experiment:
             self.logger.warning(f"t_env {self.progress.t_env:,}: {alarm.sentence}")
             self.logger.log({alarm.metric: alarm.value}, self.progress.t_env)
 
-    def _test(self, stop: StopRequest) -> dict[str, float]:
+    def test(self, n_episodes: int) -> dict[str, float]:
+        """Metrics of ``n_episodes`` greedy episodes, rounded down to whole rollouts, at least one rollout.
+
+        Nothing is recorded, and the run goes on afterwards as if it had not been tested: until then every call plays
+        the same episodes.
+
+        Raises:
+            UserError: ``n_episodes`` is not positive.
+            Interrupted: a stop signal; a checkpoint was saved first, as in ``run``.
+        """
+        if n_episodes < 1:
+            raise UserError(f"A test of {n_episodes} episodes is not possible: ask for at least one.")
+        before, known = self.runner.state_dict(), list(self.progress.info_keys)
+        with self._ending_in_order() as stop:
+            metrics = self._play_tests(n_episodes, stop)
+        self.runner.load_state_dict(before)
+        self.progress.info_keys = known
+        return metrics
+
+    def _play_tests(self, n_episodes: int, stop: StopRequest) -> dict[str, float]:
         """Greedy episodes with what would be deployed, and with what else the controller wants tested.
 
         All of them play the same episodes. Leaves the training's random state as it was.
         """
-        p, s = self.progress, self.settings
         before = self.runner.state_dict()
         metrics: dict[str, float] = {}
         for prefix, controller in self.learner.controller.executions().items():
             self.runner.load_state_dict(before)
-            stats = self._test_episodes(controller, before, s.test_nepisode, stop, with_replay=not prefix)
+            stats = self._test_episodes(controller, before, n_episodes, stop, with_replay=not prefix)
             if not stats:
                 self._stop_if_asked(stop)
             metrics |= self._summary(stats, f"{metric_names.TEST}{prefix}")
+        return metrics
+
+    def _test(self, stop: StopRequest) -> dict[str, float]:
+        """A test of the run's schedule: played, recorded, and the best policy kept."""
+        p = self.progress
+        metrics = self._play_tests(self.settings.test_nepisode, stop)
         self.logger.log(metrics, p.t_env)
         self.console.test_result(p.t_env, metrics)
         p.last_test, p.last_result = p.t_env, metrics
         if self.best is not None:
             self.best.offer(metric_names.score(metrics), self.learner.controller, p.t_env)
         self._save_if_best(metrics)
-        if self.on_test is not None:
-            self.on_test(self)
+        self.callbacks.on_test(self, metrics)
+        self._stop_if_a_callback_failed()
         return metrics
 
     def _summary(self, stats: dict[str, list[float]], prefix: str = "") -> dict[str, float]:
@@ -462,9 +516,39 @@ class Experiment:
         return path
 
     def _stop_if_asked(self, stop: StopRequest) -> None:
+        self._stop_if_a_callback_failed()
         if stop.signum is None:
             return
         raise Interrupted(stop.signum, None if self.settings.evaluate else self.save(last=True) or self._newest())
+
+    def _stop_if_a_callback_failed(self) -> None:
+        """At a point that a resumed run can go on from."""
+        error, saved = self.callbacks.error, None
+        if error is None:
+            return
+        if self._started and not self.settings.evaluate and not self._is_saved():
+            saved = self.save(last=True)
+        newest = saved or self._newest()
+        advice = f"Go on later with resume={newest.parent}." if newest is not None else ""
+        if isinstance(error, UserError):
+            raise UserError(f"{error} {advice}".rstrip()) from error
+        if advice:
+            error.add_note(advice)
+        raise error
+
+    def _start(self) -> None:
+        """Tell the callbacks, once."""
+        if not self._started:
+            self.callbacks.on_start(self)
+            if self.callbacks.error is not None:
+                raise self.callbacks.error
+            self._started = True
+
+    def _end(self, result: dict[str, float] | None) -> None:
+        """Tell the callbacks, once, if they were told of the start."""
+        if self._started and not self._ended:
+            self._ended = True
+            self.callbacks.on_end(self, result)
 
     def _newest_saved(self) -> str:
         """A sentence that says which checkpoint there is."""
@@ -502,6 +586,7 @@ class Experiment:
             self.logger.warning(f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror}).")
             return None
         self.logger.info(f"checkpoint {path}")
+        self.callbacks.on_checkpoint(self, path)
         try:  # only now that the new one is whole
             keep_buffers = self.memory.keep_buffers if self.memory else 0
             checkpoints.prune(self.model_dir, p.t_env, s.keep_checkpoints, keep_buffers)
@@ -637,6 +722,10 @@ class Experiment:
 
     def close(self) -> None:
         """End the environments, whatever happened."""
+        failed_before = self.callbacks.error
+        self._end(None)
+        if self.callbacks.error is not failed_before:
+            self.logger.warning(f"a callback failed at the run's end: {self.callbacks.error!r}")
         self._free_files()
         self.runner.close()
 

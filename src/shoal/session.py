@@ -75,7 +75,9 @@ class Session:
             self.console = stack.enter_context(Console(s.t_max, t_start=t_start))
             stack.callback(self._put_away)
             tb_logs = Path(s.local_results_path) / "tb_logs" / self.model_dir.name
-            logger = Logger(run, self.console, tb_logs if s.use_tensorboard else None, lambda: beat(run))
+            logger = Logger(
+                run, self.console, tb_logs if s.use_tensorboard else None, lambda: beat(run), folder=self.run_dir
+            )
             stack.callback(logger.close)
             with self.at_work():
                 record = uid_of(run.meta_info)

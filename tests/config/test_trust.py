@@ -38,6 +38,11 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"env": "pettingzoo", "env_args": {"key": "antigravity"}}, {"env_args.key": "antigravity"}),
         ({"env": "pettingzoo", "env_args": {"key": "pettingzoo.sisl.pursuit_v4"}}, {}),
         ({"env": "sisl", "env_args": {"env_name": "pursuit"}}, {}),
+        (GAME | {"callbacks": []}, {}),
+        (GAME | {"callbacks": ["shoal.callbacks:CSV", "shoal.callbacks:Wandb"]}, {}),
+        (GAME | {"callbacks": ["shoal.callbacks:CSV", "my:Watch", "a:B"]}, {"callbacks": "my:Watch, a:B"}),
+        (GAME | {"callbacks": ["shoal.callbacks:Path"]}, {"callbacks": "shoal.callbacks:Path"}),
+        (GAME | {"callbacks": "[os:system]"}, {"callbacks": "[os:system]"}),
     ],
 )
 def test_the_code_that_settings_name(values: dict[str, Any], expected: dict[str, str]) -> None:
@@ -47,6 +52,7 @@ def test_the_code_that_settings_name(values: dict[str, Any], expected: dict[str,
 
 def test_what_is_left_out_is_not_looked_at() -> None:
     assert trust.imports_of({"env": "my:Env", "mixer": "my:Mixer"}, skip=["env"]) == {"mixer": "my:Mixer"}
+    assert trust.imports_of(GAME | {"callbacks": ["my:Watch"]}, skip=["callbacks"]) == {}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "envs").glob("*.yaml")))

@@ -28,7 +28,7 @@ def greedy_return(tmp_path: Path, alg: str, episodes: int, **settings: Any) -> f
         run = Experiment(RunSettings(raw, ExperimentSettings), Logger(None, console), console, tmp_path)
         try:
             for _ in range(episodes):
-                run._collect_and_learn()
+                run.step()
             torch.manual_seed(0)
             team = run.learner.controller.for_execution()
             returns = [run.runner.run(team, run.progress.t_env, test_mode=True).stats["return"] for _ in range(10)]

@@ -138,8 +138,8 @@ def test_joint_values_are_those_that_training_sees():
     seen = []
 
     class Spy(payoff_runs.Watcher):
-        def __call__(self, experiment):
-            super().__call__(experiment)
+        def on_test(self, experiment, metrics):
+            super().on_test(experiment, metrics)
             if experiment.progress.t_env == 48:
                 batch = experiment.memory.sample(8)
                 one = batch[:1].expand(8, *batch.shape[1:]).contiguous()

@@ -13,6 +13,8 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
+import yaml
+
 from shoal import registry
 from shoal.config import files, old_names
 from shoal.declare import LONGEST_SHOWN, Check, Role, checked, checks_of, help_of, require_writable, roles_of, shown
@@ -81,6 +83,8 @@ def convert(value: Any, annotation: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _either(value, args)
     if list in (origin, annotation):
+        if isinstance(value, str) and value.startswith("["):  # the command line's [my:Watch] is no Python
+            value = _flow_list(value)
         if not isinstance(value, list | tuple):
             raise TypeError
         return [convert(item, args[0]) if args else item for item in value]
@@ -155,6 +159,14 @@ _READERS: Mapping[Any, Callable[[Any], Any]] = {
     str: _text,
 }
 """Type of a setting -> what reads its values."""
+
+
+def _flow_list(text: str) -> Any:
+    """The list that a text such as ``[a, b]`` is in YAML; the text itself where it is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 class RunSettings:

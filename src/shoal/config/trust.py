@@ -16,6 +16,8 @@ from typing import Any
 from shoal import registry
 from shoal.utils.errors import UserError
 
+OUR_CALLBACKS = ("shoal.callbacks:CSV", "shoal.callbacks:Wandb")
+"""Callbacks that ship: no code from outside, though an import path names them."""
 SIGNATURE = "signature"
 """Where a checkpoint keeps the signature of its settings."""
 
@@ -23,8 +25,8 @@ SIGNATURE = "signature"
 def imports_of(values: Mapping[str, Any], skip: Collection[str] = ()) -> dict[str, str]:
     """Import paths of code outside Shoal among a run's settings, by dotted setting name: ``{"mixer": "my:Mixer"}``.
 
-    An adapter of other people's environments says which of its settings name code (``outside_code``). Kinds of
-    component in ``skip`` are left out.
+    Callbacks count. An adapter of other people's environments says which of its settings name code (``outside_code``).
+    Kinds of component in ``skip`` are left out.
     """
     kinds = [kind for kind in registry.COMPONENTS if kind not in skip]
     found = {kind: str(values[kind]) for kind in kinds if ":" in str(values.get(kind))}
@@ -32,6 +34,11 @@ def imports_of(values: Mapping[str, Any], skip: Collection[str] = ()) -> dict[st
     if "env" in kinds and suite in registry.COMPONENTS["env"] and isinstance(env_args, Mapping):
         outside = _outside_code(suite)(env_args)
         found |= {f"env_args.{key}": path for key, path in outside.items()}
+    if "callbacks" not in skip:
+        named = values.get("callbacks") or []
+        listed = named if isinstance(named, list | tuple) else [named]  # text that would be read as a list counts whole
+        strange = [str(path) for path in listed if path not in OUR_CALLBACKS]
+        found |= {"callbacks": ", ".join(strange)} if strange else {}
     return found
 
 

@@ -29,6 +29,7 @@ class Logger:
         console: Where `info` and `warning` speak.
         tensorboard_dir: Folder of the TensorBoard event file, made if missing; None for no TensorBoard.
         flush: Brings what sacred has been told to the disk (see `shoal.recording.heartbeats.beat`).
+        folder: Of the run's file record, if it has one: files that belong to the run go there.
 
     Raises:
         UserError: tensorboardX is not installed, or `tensorboard_dir` cannot be written to.
@@ -40,7 +41,10 @@ class Logger:
         console: Console,
         tensorboard_dir: Path | None = None,
         flush: Callable[[], None] = lambda: None,
+        folder: Path | None = None,
     ) -> None:
+        self.folder = folder
+        self._run = run
         self._console = console
         self._flush = flush
         self._latest: dict[str, float] = {}
@@ -79,6 +83,19 @@ class Logger:
                     f"{recorder} failed at t_env {step:,} and records nothing from here on; "
                     f"the run goes on ({type(error).__name__}: {error})"
                 )
+
+    def add_recorder(self, name: str, write: Callable[[dict[str, float], int], None]) -> None:
+        """Hands every metric, with its t_env, to ``write`` too. One that raises is dropped with a warning."""
+        self._recorders[name] = write
+
+    def remove_recorder(self, name: str) -> None:
+        """Undoes ``add_recorder``, also of a recorder that was dropped."""
+        self._recorders.pop(name, None)
+
+    def add_artifact(self, path: Path) -> None:
+        """Puts a file into the run's records, if it has any."""
+        if self._run is not None:
+            self._run.add_artifact(str(path))
 
     @property
     def latest(self) -> dict[str, float]:

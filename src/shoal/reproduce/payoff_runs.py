@@ -16,6 +16,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from shoal.callbacks.callback import Callback
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
 from shoal.config import files
@@ -153,14 +154,14 @@ def name_of(actions: Sequence[int]) -> str:
     return "".join(chr(ord("A") + action) for action in actions)
 
 
-class Watcher:
+class Watcher(Callback):
     """Notes, at every test of an experiment on a one-state game, its greedy joint actions and its joint values."""
 
     def __init__(self) -> None:
         self.tests: list[dict[str, Any]] = []
 
     @torch.no_grad()
-    def __call__(self, experiment: Experiment) -> None:
+    def on_test(self, experiment: Experiment, metrics: Mapping[str, float]) -> None:
         learner = experiment.learner
         assert isinstance(learner, QLearner | WQMIXLearner | S2QLearner)
         assert learner.mixer is not None
@@ -208,7 +209,7 @@ def train(run: PayoffRun) -> dict[str, Any]:
     settings = RunSettings(run.settings, ExperimentSettings)
     # A console's lines would drown those about finished runs.
     with contextlib.redirect_stdout(io.StringIO()), Console(run.settings["t_max"], live=False) as console:
-        experiment = Experiment(settings, Logger(None, console), console, Path("unused"), on_test=watcher)
+        experiment = Experiment(settings, Logger(None, console), console, Path("unused"), callbacks=[watcher])
         try:
             experiment.run()
             behaviour = count_behaviour(experiment, run.behaviour_episodes)

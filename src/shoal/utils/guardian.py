@@ -98,18 +98,14 @@ class Guardian:
 
 
 @contextlib.contextmanager
-def taking_along_what_it_starts() -> Iterator[None]:
-    """While active, what this process starts ends with it, in whatever way, and with this context at the latest.
-
-    For what an environment in this process launches. (What it forks without starting a program escapes: a fork does not
-    take on the mark.)
-    """
-    guardian = Guardian()
+def unmarked() -> Iterator[None]:
+    """What is started meanwhile outlives the one that it works for: a service that sees to its own end."""
+    mark = os.environ.pop(VARIABLE, None)
     try:
-        with guardian.marking():
-            yield
+        yield
     finally:
-        guardian.close()
+        if mark is not None:
+            os.environ[VARIABLE] = mark
 
 
 def main(mark: str, parent: int) -> None:

@@ -20,20 +20,62 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+class _Snapshot:
+    """The states of all global generators at one moment, in whatever form is fastest."""
+
+    def __init__(self) -> None:
+        self._state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self._on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def put_back(self) -> None:
+        random.setstate(self._state[0])
+        np.random.set_state(self._state[1])
+        torch.set_rng_state(self._state[2])
+        if self._on_gpus:
+            torch.cuda.set_rng_state_all(self._on_gpus)
+
+
 @contextmanager
 def unless_raised() -> Iterator[None]:
     """What is drawn inside counts only if it comes to its end: an exception puts all global generators back."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    before = _Snapshot()
     try:
         yield
     except BaseException:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-        if on_gpus:
-            torch.cuda.set_rng_state_all(on_gpus)
+        before.put_back()
         raise
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """What is drawn inside leaves all global generators as they were."""
+    before = _Snapshot()
+    try:
+        yield
+    finally:
+        before.put_back()
+
+
+class OwnRandomness:
+    """The global generators' states of one user of them among several, in one process."""
+
+    def __init__(self) -> None:
+        self._own: _Snapshot | None = None
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within it, the generators go on where they were at the end of the last such context; then all is as before.
+
+        The first one starts with the generators as they are.
+        """
+        others = _Snapshot()
+        if self._own is not None:
+            self._own.put_back()
+        try:
+            yield
+        finally:
+            self._own = _Snapshot()
+            others.put_back()
 
 
 def random_state() -> dict[str, Any]:
