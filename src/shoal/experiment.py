@@ -386,11 +386,8 @@ class Experiment:
         the same episodes.
 
         Raises:
-            UserError: ``n_episodes`` is not positive.
             Interrupted: a stop signal; a checkpoint was saved first, as in ``run``.
         """
-        if n_episodes < 1:
-            raise UserError(f"A test of {n_episodes} episodes is not possible: ask for at least one.")
         before, known = self.runner.state_dict(), list(self.progress.info_keys)
         with self._ending_in_order() as stop:
             metrics = self._play_tests(n_episodes, stop)

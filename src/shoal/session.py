@@ -1,6 +1,7 @@
 """One experiment with its record around it: what the command line and the Python interface share."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,6 +15,7 @@ from sacred.observers import FileStorageObserver, RunObserver
 from sacred.run import Run
 
 from shoal import options
+from shoal.callbacks.callback import Callback
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording import metric_names
@@ -21,10 +23,11 @@ from shoal.recording.captured_output import bounded_output
 from shoal.recording.console import Console
 from shoal.recording.heartbeats import beat, flush_record
 from shoal.recording.logger import Logger
-from shoal.recording.mongo_observer import MongoMirror
+from shoal.recording.mongo_address import MONGO_VARIABLE, refuse_secret
+from shoal.recording.mongo_observer import MongoMirror, mongo_observer
 from shoal.recording.provenance import git_commit
 from shoal.recording.reader import MODEL_DIR_FILE, checkpoints_of
-from shoal.recording.run_folder import RunFolder, uid_of
+from shoal.recording.run_folder import RunFolder, file_observer, uid_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.guardian import Guardian
@@ -50,29 +53,39 @@ class Session:
         run: sacred's run, which has started.
         settings: the run's.
         content: the checkpoint that it starts from, if any.
+        callbacks: besides those that the settings name.
+        live: whether the console draws a live display; None decides from the terminal.
 
     Raises:
         UserError: another run has the folder of checkpoints, the record cannot be written, or an environment or a
             network cannot be made.
     """
 
-    def __init__(self, run: Run, settings: RunSettings, content: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        settings: RunSettings,
+        content: dict[str, Any] | None,
+        callbacks: Sequence[Callback] = (),
+        live: bool | None = None,
+    ) -> None:
         s: ExperimentSettings = settings.of(ExperimentSettings)
         self.run = run
         self.run_dir = run_dir_of(run.observers)
         self.model_dir = _model_dir(s)
         self._settings = s
+        self._concluded = False
         with contextlib.ExitStack() as stack:
             # Before anything is said of the checkpoints: a run that is refused them is no part of the run that has
             # them.
             if s.save_model and not s.evaluate:
                 stack.enter_context(checkpoints.locked(self.model_dir))
             self._describe_start(settings, content)
-            stack.callback(flush_record, run)
+            stack.callback(self._flush)
             self._guardian = Guardian()
             stack.callback(self._guardian.close)
             t_start = content["progress"]["t_env"] if content else 0
-            self.console = stack.enter_context(Console(s.t_max, t_start=t_start))
+            self.console = stack.enter_context(Console(s.t_max, live=live, t_start=t_start))
             stack.callback(self._put_away)
             tb_logs = Path(s.local_results_path) / "tb_logs" / self.model_dir.name
             logger = Logger(
@@ -81,7 +94,7 @@ class Session:
             stack.callback(logger.close)
             with self.at_work():
                 record = uid_of(run.meta_info)
-                self.experiment = Experiment(settings, logger, self.console, self.model_dir, record=record)
+                self.experiment = Experiment(settings, logger, self.console, self.model_dir, callbacks, record)
                 stack.callback(self._end_environments)
                 if content is not None:
                     self.experiment.load(content, whole=bool(s.resume))
@@ -135,8 +148,23 @@ class Session:
         with self.at_work():
             self.experiment.close()
 
+    def conclude(self, result: Mapping[str, float]) -> float | None:
+        """Report, as ``report`` does, while the environments stay open: nothing is recorded from here on."""
+        self.console.close()
+        self._put_away()
+        self._flush()
+        score = self.report(result)
+        self._concluded = True
+        return score
+
+    def _flush(self) -> None:
+        if not self._concluded:
+            flush_record(self.run)
+
     def _put_away(self) -> None:
         """The checkpoint of the best test goes into the record; a folder that holds none is removed."""
+        if self._concluded:
+            return
         if (self.model_dir / checkpoints.BEST).is_file():
             self.run.add_artifact(str(self.model_dir / checkpoints.BEST))
         else:
@@ -182,6 +210,29 @@ def run_dir_of(observers: Sequence[RunObserver]) -> Path | None:
         if isinstance(observer, FileStorageObserver) and observer.dir is not None:
             return Path(observer.dir)
     return None
+
+
+def standard_observers(
+    s: ExperimentSettings, folder: Path | None = None, mongo: str | None = None
+) -> list[RunObserver]:
+    """Who records the run: files, and MongoDB where an address is given or in the environment.
+
+    Args:
+        s: the run's settings.
+        folder: of the records, in place of the one under ``local_results_path``.
+        mongo: an address, in place of the setting ``mongo_url``.
+
+    Raises:
+        UserError: one of them cannot record runs.
+    """
+    observers: list[RunObserver] = [file_observer(folder or Path(s.local_results_path) / "sacred")]
+    target = mongo or s.mongo_url
+    if target:
+        refuse_secret(target)
+    target = target or os.environ.get(MONGO_VARIABLE)
+    if target:
+        observers.append(mongo_observer(target, warn=lambda text: print(f"warning: {text}", file=sys.stderr)))
+    return observers
 
 
 def what_the_record_lacks(observers: Sequence[RunObserver]) -> str:

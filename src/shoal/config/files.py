@@ -122,11 +122,14 @@ def read(path: Path) -> dict[str, Any]:
 def layers(kind: Kind, name: str) -> list[Layer]:
     """The file that ``name`` stands for and those that it extends, the furthest first.
 
-    ``name`` is that of a file in ``config/<kind>`` or, where it ends in .yaml/.yml or holds a slash, a path.
+    ``name`` is that of a file in ``config/<kind>`` or, where it ends in .yaml/.yml or holds a slash, a path. An
+    environment may also be named by the import path of its class, ``my_module:MyEnv``, and then has no file.
 
     Raises:
         UserError: a file is unknown or broken, or files extend each other in a circle.
     """
+    if kind == "envs" and ":" in name and not name.endswith((".yaml", ".yml")):
+        return [Layer(name, {"env": name})]
     found: list[Layer] = []
     passed: list[Path] = []
     source, path = _find(kind, name)

@@ -61,30 +61,39 @@ class Console:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.t_max = t_max
-        self.t_start = t_start
         self._clock = clock
-        self._start = clock()
         self._plain_interval_s = plain_interval_s
-        self._next_plain = self._start + plain_interval_s
-        self._next_sample = self._start
-        self._samples: deque[tuple[float, int]] = deque([(self._start, t_start)])
         self._state: tuple[int, int, Mapping[str, float]] = (t_start, 0, {})
-        self._moved = False
         self._tests: list[float] = []
         self._last_test = ""
         self._last_test_t_env = t_start
 
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._closed = False
         self._lifted = 0
         self._rows = 0
         self._drawn_at = 0.0
+        self._stream = stream if stream is not None else sys.__stderr__
+        self._wanted_live = live
+        self._closed = True
+        self.open()
+
+    def open(self) -> None:
+        """Shows progress, also again after `close`; elapsed time and speed count from here. The constructor opens."""
+        if not self._closed:
+            return
+        self.t_start = self._state[0]
+        self._start = self._clock()
+        self._next_plain = self._start + self._plain_interval_s
+        self._next_sample = self._start
+        self._samples: deque[tuple[float, int]] = deque([(self._start, self.t_start)])
+        self._moved = False
+        self._closed = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._proxies: list[tuple[str, _AboveTheDisplay]] = []
-        self._stream = stream if stream is not None else sys.__stderr__
-        self._live = _can_be_live(self._stream) if live is None else live and self._stream is not None
+        wanted = self._wanted_live
+        self._live = _can_be_live(self._stream) if wanted is None else wanted and self._stream is not None
         if self._live:
             self._rich = RichConsole(file=self._stream, force_terminal=True, highlight=False)
             for name in ("stdout", "stderr"):

@@ -25,6 +25,11 @@ _log = logging.getLogger(__name__)
 def guard(run: Run) -> None:
     """Guards what sacred does in two threads without a lock. To be called first in a run's main function."""
     guard_output(run)
+    guard_beats(run)
+
+
+def guard_beats(run: Run) -> threading.RLock:
+    """Has a run's heartbeats come one after another. Returns the lock that each of them holds."""
     lock, beat = threading.RLock(), run._emit_heartbeat
 
     def beat_alone() -> None:
@@ -35,6 +40,7 @@ def guard(run: Run) -> None:
     run._emit_heartbeat = beat_alone  # type: ignore[method-assign]
     if run._heartbeat is not None:
         run._heartbeat.func = beat_alone
+    return lock
 
 
 def beat(run: Run) -> None:
