@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sacred.stdout_capturing import get_stdcapturer
+from sacred.utils import IntervalTimer
 
 from shoal.recording.captured_output import guard_output
 from shoal.recording.heartbeats import guard_beats
@@ -30,8 +31,12 @@ class RecordInPieces:
 
     def start(self) -> None:
         """Make the record."""
-        self.run._emit_started()
-        self.run._start_heartbeat()
+        run = self.run
+        run._emit_started()
+        if run.beat_interval > 0:
+            run._stop_heartbeat_event, run._heartbeat = IntervalTimer.create(run._emit_heartbeat, run.beat_interval)
+            run._heartbeat.daemon = True  # a program that closes nothing would wait for it, and never come to its end
+            run._heartbeat.start()
 
     @contextlib.contextmanager
     def captured(self) -> Iterator[None]:
