@@ -101,7 +101,7 @@ def test_wandb_gets_what_the_record_gets(tmp_path, plain, monkeypatch):
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     points, config, project, status = _stored_by_wandb(file)
     assert points == plain
-    assert (config["seed"], config["t_max"], config["env_args"]["episode_limit"]) == (3, 20, 1)
+    assert (config["seed"], config["t_max"], config["env_args"]["payoff"][0]) == (3, 20, [8, 0, -12])
     assert project == "shoal"
     assert status == 0
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from runners.launch import MAIN, environment, read_json, workers_of
-from shoal import registry, train_command
+from shoal import registry, session
 from shoal.cli import main
 from shoal.config import files
 from shoal.envs.matrix_game import MatrixGameEnv
@@ -701,7 +701,7 @@ def test_a_mongodb_that_is_down_costs_no_record(cli, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    monkeypatch.setattr(train_command, "mongo_observer", partial(train_command.mongo_observer, timeout_s=0.3))
+    monkeypatch.setattr(session, "mongo_observer", partial(session.mongo_observer, timeout_s=0.3))
     result = cli("-m", f"127.0.0.1:{port}:shoal", *GAME, *QUICK)
     assert result.status == 0
     assert "does not answer" in result.err

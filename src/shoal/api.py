@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import copy
-import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from sacred.observers import RunObserver
 
 from shoal.callbacks.callback import Callback
 from shoal.config import files
 from shoal.config.run_config import raw_config
 from shoal.config.settings import RunSettings, declared_by
-from shoal.controllers.basic import BasicMAC
+from shoal.controllers.controller import Controller
 from shoal.declare import shown
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.learners.learner import Learner
 from shoal.live_run import LiveRun
 from shoal.own_classes import as_settings, path_of, require_reach
 from shoal.registry import find
+from shoal.session import checked_settings
 from shoal.utils.errors import UserError
 
 SOURCE = "Python"
@@ -118,7 +117,7 @@ class Run:
         return self._live.experiment.learner
 
     @property
-    def controller(self) -> BasicMAC:
+    def controller(self) -> Controller:
         """What acts."""
         return self._live.experiment.learner.controller
 
@@ -205,7 +204,7 @@ def _start(
     observers: Sequence[RunObserver],
     trusted: bool,
 ) -> Run:
-    raw, sources, content, notes = raw_config(chosen, files.from_source(SOURCE, given), trusted)
+    raw, sources, content, notes = raw_config(chosen, files.from_source(SOURCE, given), ExperimentSettings, trusted)
     of_env = _of_environment(raw, given)
     if of_env:
         nested_args = given.get("env_args", {})
@@ -213,14 +212,11 @@ def _start(
             raise UserError(f"env_args must be a mapping, env_args={{'map_name': ...}}, not {shown(nested_args)}.")
         env_args = {**nested_args, **of_env}
         nested = {key: value for key, value in given.items() if key not in of_env} | {"env_args": env_args}
-        raw, sources, content, notes = raw_config(chosen, files.from_source(SOURCE, nested), trusted)
-    if raw.get("seed") is None:
-        raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
-    settings = RunSettings(raw, ExperimentSettings, sources)
-    settings.components["learner"].check_controller(settings.components["mac"])
+        raw, sources, content, notes = raw_config(
+            chosen, files.from_source(SOURCE, nested), ExperimentSettings, trusted
+        )
+    settings = checked_settings(raw, sources, notes)
     require_reach(settings)
-    for note in (*notes, *settings.notes):
-        print(f"note: {note}", file=sys.stderr)
     return Run(settings, LiveRun(settings, content, callbacks, record, observers))
 
 

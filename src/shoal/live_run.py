@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import copy
 import os
 import sys
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from sacred.config.config_summary import ConfigSummary
 from sacred.observers import RunObserver
 from sacred.run import Run as SacredRun
 
@@ -23,6 +21,7 @@ from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording.pieces import RecordInPieces
 from shoal.session import (
+    ResolvedConfig,
     Session,
     run_dir_of,
     sacred_experiment,
@@ -60,7 +59,7 @@ class LiveRun:
         self._session: Session | None = None
         built = build_callbacks(callbacks)
         ex = sacred_experiment(train)
-        ex.configurations.append(_Config(settings.values))
+        ex.configurations.append(ResolvedConfig(settings))
         if record:
             ex.observers.extend([*standard_observers(s), *observers])
         options = {"--name": s.name, "--unobserved": not record}
@@ -100,6 +99,8 @@ class LiveRun:
         return result
 
     def step(self) -> None:
+        if self._s.evaluate:
+            raise UserError("A run with evaluate=True learns nothing: leave that out to train from a checkpoint.")
         with self._working() as session:
             self._played(session.experiment.step)
 
@@ -210,18 +211,6 @@ class LiveRun:
         lacks = what_the_record_lacks(observers)
         if lacks:
             print(f"error: {lacks}", file=sys.stderr)
-
-
-class _Config:
-    """Gives sacred the checked settings."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-
-    def __call__(self, fixed: Any = None, preset: Any = None, fallback: Any = None) -> ConfigSummary:
-        summary = ConfigSummary()
-        summary.update(copy.deepcopy(dict(self._values)))
-        return summary
 
 
 def train(_run: SacredRun, _config: Mapping[str, Any]) -> float | None:

@@ -1,16 +1,19 @@
 """One experiment with its record around it: what the command line and the Python interface share."""
 
 import contextlib
+import copy
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import sacred
 import yaml
+from sacred.config.config_summary import ConfigSummary
 from sacred.observers import FileStorageObserver, RunObserver
 from sacred.run import Run
 
@@ -35,6 +38,36 @@ from shoal.utils.program import typed
 
 SETTINGS_FILE = "settings.yaml"
 """In a run's record: every setting, in a form that may stand behind `with`."""
+
+
+def checked_settings(raw: dict[str, Any], sources: dict[str, str], notes: Sequence[str]) -> RunSettings:
+    """The settings of a run, from what ``raw_config`` returns; with a seed where none was given. Prints the notes.
+
+    Raises:
+        UserError: they are unknown or impossible, or do not go together.
+    """
+    if raw.get("seed") is None:
+        raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
+    settings = RunSettings(raw, ExperimentSettings, sources)
+    settings.components["learner"].check_controller(settings.components["mac"])
+    for note in (*notes, *settings.notes):
+        print(f"note: {note}", file=sys.stderr)
+    return settings
+
+
+class ResolvedConfig:
+    """Gives sacred the checked settings; for print_config their help and source, and the user's own ones marked."""
+
+    def __init__(self, settings: RunSettings, modified: Collection[str] = ()) -> None:
+        self._settings, self._modified = settings, set(modified)
+
+    def __call__(self, fixed: Any = None, preset: Any = None, fallback: Any = None) -> ConfigSummary:
+        docs = {path: row.help for path, row in self._settings.declared.items()}
+        for path, source in self._settings.sources.items():
+            docs[path] = f"{docs.get(path, '')} [{source}]".lstrip()
+        summary = ConfigSummary(modified=self._modified, docs=docs)
+        summary.update(copy.deepcopy(self._settings.values))
+        return summary
 
 
 def sacred_experiment(train: Callable[[Run, Mapping[str, Any]], float | None]) -> sacred.Experiment:
