@@ -109,8 +109,13 @@ def test_a_checkpoint_with_names_of_before_goes_on(tmp_path, whole, capsys):
     content = torch.load(newest, weights_only=False)
     content["config"]["env_args"]["episode_limit"] = content["config"]["env_args"].pop("time_limit")
     torch.save(content, newest)
+    note = "env_args.episode_limit=3 in checkpoint is called env_args.time_limit=3 here"
+    tested = tmp_path / "tested"
+    tested.mkdir()
+    assert in_process(tested, "with", f"checkpoint_path={models}", "evaluate=True") == 0
+    assert note in capsys.readouterr().err
     assert in_process(tmp_path, "with", f"resume={models}") == 0
-    assert "env_args.episode_limit=3 in checkpoint is called env_args.time_limit=3 here" in capsys.readouterr().err
+    assert note in capsys.readouterr().err
     assert_same_from(72, sacred(folder), sacred(tmp_path))
     assert read_json(sacred(tmp_path) / "config.json")["env_args"]["time_limit"] == 3
 

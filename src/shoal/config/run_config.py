@@ -55,7 +55,8 @@ def raw_config(
         file = checkpoints.find(checkpoints_of(_path("checkpoint_path", updates)), _load_step(updates))
         content = checkpoints.require_run(checkpoints.load(file), file)
         trust.check(content, file, trusted, given=named)
-        layers = [files.Layer("checkpoint", _recorded(content, file, "evaluated", experiment_settings)), *given]
+        recorded = _recorded(content, file, "evaluated", experiment_settings)
+        layers = files.renamed([files.Layer("checkpoint", recorded), *given], recorded["env"])
         return *files.overlay(layers), content, files.notes(layers)
 
     for option in CONFIG_OPTIONS:

@@ -20,7 +20,7 @@ from matplotlib.colors import LogNorm
 from shoal.analysis import tables
 from shoal.analysis.figures import save_arrays, save_figure
 from shoal.components.batch import transition_mask
-from shoal.config import trust
+from shoal.config import old_names, trust
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording.console import Console
@@ -45,7 +45,7 @@ def play(path: Path, episodes: int, trusted: bool = False) -> list[np.ndarray]:
     content = checkpoints.require_run(checkpoints.load(file), file)
     trust.check(content, file, trusted)
     changes = {"evaluate": True, "checkpoint_path": str(file), "load_step": 0, "resume": "", "save_replay": False}
-    settings = RunSettings(content["config"] | changes, ExperimentSettings)
+    settings = RunSettings(old_names.current(content["config"]) | changes, ExperimentSettings)
     with Console(1, live=False) as console:
         experiment = Experiment(settings, Logger(None, console), console, file.parent)
         try:
