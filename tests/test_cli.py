@@ -127,9 +127,9 @@ REFUSED = {
     "too small a buffer": ([*GAME, "buffer_size=3", "batch_size=4"], ["buffer_size=3", "batch_size=4", "raise"]),
     "no environment": (["--config=s2q"], ["--env-config=NAME is missing", "--list"]),
     "no algorithm": (["--env-config=smax"], ["--config=NAME is missing"]),
-    "config without value": (["--env-config=smax", "--config"], ["--config wants a name"]),
-    "config with an empty value": (["--config=", "--env-config=smax"], ["--config wants a name"]),
-    "config swallowing with": (["--env-config=smax", "--config", "with", "t_max=3"], ["--config wants a name"]),
+    "config without value": (["--env-config=smax", "--config"], ["--config needs a name"]),
+    "config with an empty value": (["--config=", "--env-config=smax"], ["--config needs a name"]),
+    "config swallowing with": (["--env-config=smax", "--config", "with", "t_max=3"], ["--config needs a name"]),
     "config given twice": (["--config=s2q", "--config", "qmix", "--env-config=smax"], ["twice", "s2q", "qmix"]),
     "setting without with": (["--config=s2q", "--env-config=matrix_game", "t_max=3"], ["t_max=3", "'with'"]),
     "two settings without with": (

@@ -64,7 +64,7 @@ def test_every_command_tells_more(name: str, capsys: pytest.CaptureFixture[str])
         (["--config=qmix"], "shoal train --config=qmix"),
         (["with", "t_max=3"], "shoal train with"),
         (["list", "agents"], "list takes nothing else"),
-        (["evaluate", "--load_step=3"], "wants a checkpoint first: shoal evaluate results/sacred/7"),
+        (["evaluate", "--load_step=3"], "needs a checkpoint first: shoal evaluate results/sacred/7"),
         (["evaluate", "nowhere"], "no checkpoint at nowhere"),
         (["sync"], "shoal sync results/sacred/7"),
         (["export"], "shoal export results/sacred/7"),
@@ -135,7 +135,7 @@ def test_a_stopped_run_is_gone_on_with_by_the_command_that_started_it(tmp_path: 
     process.terminate()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + 15
-    assert "stopped by SIGTERM; go on with: python -m shoal train with resume=results/models/" in err
+    assert "stopped by SIGTERM; resume with: python -m shoal train with resume=results/models/" in err
 
 
 def test_every_option_of_sacred_is_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,11 +98,11 @@ def test_an_exported_team_acts_as_the_trained_one_and_holds_nothing_else(name: s
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "wants one checkpoint"),
-        (["a", "b"], "wants one checkpoint"),
+        ([], "needs one checkpoint"),
+        (["a", "b"], "needs one checkpoint"),
         (["nowhere"], "no checkpoint at nowhere"),
         (["a", "--to", "b"], "no option --to"),
-        (["a", "--out"], "--out wants a value"),
+        (["a", "--out"], "--out needs a value"),
         (["a", "--load_step=soon"], "--load_step soon"),
     ],
 )

@@ -11,7 +11,7 @@ from shoal.utils.program import started_as, typed
 
 _HELP = """Shoal trains teams of cooperating agents (multi-agent reinforcement learning).
 
-  {program} COMMAND ...        ({program} COMMAND --help tells more)
+  {program} COMMAND ...        ({program} COMMAND --help for more)
 
 {commands}
 
@@ -24,7 +24,7 @@ Try:
 
 
 def _train(words: list[str]) -> int:
-    """Train, or go on with a run that was stopped."""
+    """Train, or resume a run that was stopped."""
     return _run(words or ["--help"])
 
 
@@ -56,7 +56,7 @@ def _compare(words: list[str]) -> int:
 
 
 def _reproduce(words: list[str]) -> int:
-    """The papers' figures and tables again, each beside the paper's claim."""
+    """Reproduce the papers' figures and tables, with verdicts on their claims."""
     from shoal.reproduce.__main__ import main
 
     return main(words)
@@ -75,12 +75,12 @@ def _doctor(words: list[str]) -> int:
 
 
 def _export(words: list[str]) -> int:
-    """Write the deployed team of a checkpoint, for Shoal or as ONNX."""
+    """Write the trained team of a checkpoint to a file, for Shoal or as ONNX."""
     return _run(["export", *words])
 
 
 def _sync(words: list[str]) -> int:
-    """Bring recorded runs to MongoDB after the fact."""
+    """Send recorded runs to MongoDB afterwards."""
     return _run(["sync", *words])
 
 
@@ -138,7 +138,7 @@ def _evaluation(words: list[str]) -> list[str]:
     at = words.index("with") if "with" in words else len(words)
     before, settings = words[:at], words[at + 1 :]
     if not before or before[0].startswith("-"):
-        raise UserError(f"evaluate wants a checkpoint first: {typed('evaluate')} results/sacred/7 (see --help).")
+        raise UserError(f"evaluate needs a checkpoint first: {typed('evaluate')} results/sacred/7 (see --help).")
     return [*before[1:], "with", *settings, f"checkpoint_path={before[0]!r}", "evaluate=True"]
 
 

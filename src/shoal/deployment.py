@@ -86,14 +86,14 @@ def _parse(args: list[str]) -> tuple[Path, Path, int, bool]:
         word, equals, value = rest.pop(0).partition("=")
         if word in options:
             if not equals and not rest:
-                raise UserError(f"{word} wants a value: see {typed('export')} --help.")
+                raise UserError(f"{word} needs a value: see {typed('export')} --help.")
             options[word] = value if equals else rest.pop(0)
         elif word.startswith("-"):
             raise UserError(f"export has no option {word}: see {typed('export')} --help.")
         else:
             places.append(word + equals + value)
     if len(places) != 1:
-        raise UserError(f"export wants one checkpoint: {typed('export')} results/sacred/7 (see export --help).")
+        raise UserError(f"export needs one checkpoint: {typed('export')} results/sacred/7 (see export --help).")
     if not options["--load_step"].isdigit():
         raise UserError(f"--load_step {options['--load_step']} is no environment step: give a whole number.")
     out = options["--out"] or ("team.onnx" if as_onnx else "team.pt")

@@ -290,7 +290,7 @@ class Experiment:
             except (EnvironmentsFailedError, NonFiniteEpisodeError) as error:
                 self._free_files()
                 path = None if self.settings.evaluate else self.save(last=True)
-                raise UserError(f"{error} Go on later with resume={path.parent}." if path else str(error)) from error
+                raise UserError(f"{error} Resume later with resume={path.parent}." if path else str(error)) from error
             except NonFiniteError as error:
                 if self.settings.evaluate:
                     raise

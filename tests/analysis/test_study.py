@@ -91,7 +91,7 @@ def test_every_run_that_does_not_count_has_a_reason(run):
     assert reasons(study(runs)) == {
         "2": f"it ended before its first value of {WON}",
         "3": "it only evaluates a checkpoint",
-        "4": "its record begins at 500 steps: give that of the run it goes on with, too",
+        "4": "its record begins at 500 steps: give the record of the run that it resumed, too",
         "5": f"it ended before its second value of {WON}",
     }
 

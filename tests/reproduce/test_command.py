@@ -46,7 +46,7 @@ def test_a_stopped_reproduction_goes_on_and_ends_with_picture_table_and_verdict(
         if process.poll() is None:
             process.kill()
     said = (tmp_path / "out.txt").read_text()
-    assert "stopped by SIGTERM with 1 runs to do; go on with: python -m shoal.reproduce tiny --jobs=1" in said
+    assert "stopped by SIGTERM with 1 runs to do; resume with: python -m shoal.reproduce tiny --jobs=1" in said
     assert [statuses(first), statuses(second)] == [["COMPLETED"], ["INTERRUPTED"]]
     assert not (out / "table.md").exists()
 

@@ -212,7 +212,7 @@ def test_an_interrupted_command_keeps_what_it_has(trained, tmp_path, monkeypatch
     monkeypatch.setattr(payoff_game, "METHODS", METHODS[1:2])
     monkeypatch.setattr(payoff_runs, "train", interrupted)
     assert payoff_game.main(["--seeds", "3", "--out", str(tmp_path)]) == 130
-    assert "goes on" in capsys.readouterr().err
+    assert "trains the missing runs" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["qmix_seed0.json"]
 
 

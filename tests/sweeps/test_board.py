@@ -97,6 +97,6 @@ def test_elsewhere_there_is_a_line_for_each_change_and_one_now_and_then(jobs, mo
     assert [words[0] for words in told[1:]] == ["failed", "started", "FAILED", "failed", "finished", "stopped"]
     assert "started again from the beginning" in told[1][1]
     assert "(start 2)" in told[2][1]
-    assert "killed by SIGKILL; all it printed: " in told[3][1]
+    assert "killed by SIGKILL; its output: " in told[3][1]
     assert "won 25.0% in 1:01:40; 1 of 4 finished, 2 waiting, 1 failed" in told[5][1]
     assert "no checkpoint yet" in told[6][1]

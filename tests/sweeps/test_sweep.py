@@ -76,8 +76,8 @@ def in_process(cwd, *args):
 
 def again(cwd, capsys):
     """The command that the sweep says goes on with it, without the program."""
-    (line,) = [line for line in (cwd / "out.txt").read_text().splitlines() if "go on with: " in line]
-    return line.partition("go on with: python src/sweep.py ")[2].split()
+    (line,) = [line for line in (cwd / "out.txt").read_text().splitlines() if "resume with: " in line]
+    return line.partition("resume with: python src/sweep.py ")[2].split()
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_killed_run_is_started_again_and_a_finished_sweep_runs_nothing(tmp_pat
     second = read_json(found[victim] / "sacred" / "2" / "metrics.json")
     assert min(second["episode"]["steps"]) > 50  # it did not begin again
     out = (tmp_path / "out.txt").read_text()
-    assert f"failed    {victim}: killed by SIGKILL; it is started again from its checkpoint at " in out
+    assert f"failed    {victim}: killed by SIGKILL; restarted from its checkpoint at " in out
     report = tmp_path / "results" / "sweeps" / "iql_qmix_team" / "report.html"
     assert "iql" in report.read_text()
     report.unlink()
@@ -160,8 +160,8 @@ def test_runs_that_fail_for_good_are_reported_and_take_no_other_with_them(tmp_pa
     errors = (tmp_path / "err.txt").read_text()
     assert "failed: iql_team_raise_at0_seed0: error: In step 1 of " in errors
     assert "the game fell over" in errors
-    assert "(all it printed: " in errors
-    assert "1 of 2 runs failed; mend it, then: python src/sweep.py --configs=iql " in errors
+    assert "(its output: " in errors
+    assert "1 of 2 runs failed; fix the cause, then: python src/sweep.py --configs=iql " in errors
     assert (tmp_path / "results" / "sweeps" / "iql_team" / "report.html").is_file()
 
 

@@ -29,7 +29,7 @@ _DOOR = "python -m shoal.analysis"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Exit status: 0 done, 1 an error the user can mend, 2 a command line that was not understood."""
+    """The command line. Exit status: 0 done, 1 an error the user can fix, 2 a command line that was not understood."""
     args = _parser().parse_args(argv)
     try:
         with needed_for("Comparing runs", "analysis"):
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument(
         "--metric", action="append", default=[], help="values of this metric only; may be repeated (default: all)"
     )
-    curves = add(_curves, "curves.png", "picture to write; its table lies beside it", every, judged)
+    curves = add(_curves, "curves.png", "picture to write, with its table next to it", every, judged)
     curves.add_argument(
         "--over",
         choices=["steps", "hours"],

@@ -148,7 +148,7 @@ def study(
         elif steps[-1] == 0:
             left_out[k] = f"it ended before its second value of {metric}"
         elif (begin := _begin(run)) > interval_of(run):
-            left_out[k] = f"its record begins at {begin:,} steps: give that of the run it goes on with, too"
+            left_out[k] = f"its record begins at {begin:,} steps: give the record of the run that it resumed, too"
         else:
             by_task[run.task].append(k)
 

@@ -81,7 +81,7 @@ class Logger:
                 del self._recorders[recorder]
                 self._console.warn(
                     f"{recorder} failed at t_env {step:,} and records nothing from here on; "
-                    f"the run goes on ({type(error).__name__}: {error})"
+                    f"the run continues ({type(error).__name__}: {error})"
                 )
 
     def add_recorder(self, name: str, write: Callable[[dict[str, float], int], None]) -> None:

@@ -40,8 +40,8 @@ def mongo_observer(target: str, timeout_s: float = 5.0, *, warn: Callable[[str],
     answers = check(database)
     if not answers:
         warn(
-            f"MongoDB at {database.shown} does not answer within {timeout_s:g} s; the run goes on with its file record "
-            "and is sent when the server is there"
+            f"MongoDB at {database.shown} does not answer within {timeout_s:g} s; the run continues with its file "
+            "record and is sent when the server is back"
         )
     return MongoMirror(database, warn, away=not answers)
 
@@ -241,7 +241,7 @@ class MongoMirror(RunObserver):
 
         if error is None:
             if self._away:
-                self._warn("MongoDB answers again and has what it had missed")
+                self._warn("MongoDB answers again and has received what it missed")
             self._away = ""
         elif self._away != (trouble := "not there" if isinstance(error, ConnectionFailure) else type(error).__name__):
             self._away = trouble

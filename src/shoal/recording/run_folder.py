@@ -211,7 +211,7 @@ class RunFolder(FileStorageObserver):
             save()
         except OSError as error:
             if not self._complained:
-                _log.warning("cannot write to %s now (%s); the run goes on and tries again", self.dir, error)
+                _log.warning("cannot write to %s now (%s); the run continues and tries again", self.dir, error)
             self._complained = True
         else:
             self._complained = False

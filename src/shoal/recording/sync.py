@@ -60,7 +60,7 @@ def _parse(args: list[str]) -> tuple[list[Path], str | None]:
         word = rest.pop(0)
         if word in ("-m", "--mongo_db"):
             if not rest:
-                raise UserError(f"{word} wants an address: {word} HOST:PORT:DB.")
+                raise UserError(f"{word} needs an address: {word} HOST:PORT:DB.")
             target = rest.pop(0)
         elif word.startswith(("-m=", "--mongo_db=")):
             target = word.partition("=")[2]
@@ -69,7 +69,7 @@ def _parse(args: list[str]) -> tuple[list[Path], str | None]:
         else:
             folders.append(Path(word))
     if not folders:
-        raise UserError(f"sync wants recorded runs: {typed('sync')} results/sacred/7 (see sync --help).")
+        raise UserError(f"sync needs recorded runs: {typed('sync')} results/sacred/7 (see sync --help).")
     return folders, target
 
 
@@ -103,7 +103,7 @@ def _open(address: str, databases: dict[str, Database | None]) -> Database:
     if address not in databases:
         database = connect(address)
         if database.overwrite is not None:
-            raise UserError("sync overwrites no run: leave the number behind the collection out.")
+            raise UserError("sync never overwrites runs: drop the run number from the address.")
         databases[address] = database if check(database) else None
     found = databases[address]
     if found is None:
@@ -119,7 +119,7 @@ def read_entry(folder: Path) -> Entry:
     """
     record = read_record(folder, strict=True)
     if record.status == "RUNNING":
-        raise UserError(f"{folder} is still running, or was two minutes ago: sync it when it has ended.")
+        raise UserError(f"{folder} is still running, or was two minutes ago: sync it after it has ended.")
     try:
         return _entry(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -1,10 +1,11 @@
-"""The papers' figures and tables again: trained, drawn, and set beside what the paper says.
+"""The papers' figures and tables: trained, drawn, and compared with what the papers say.
 
     python -m shoal.reproduce --list
     python -m shoal.reproduce s2q-matrix --seeds 10 --jobs 2
 
 A reproduction trains what its folder lacks and ends with pictures, a table (markdown and CSV) and a verdict on each of
-the paper's claims. Interrupted, the same command goes on: finished runs are kept, others resume from their checkpoint.
+the paper's claims. After an interruption, the same command continues: finished runs are kept, others resume from their
+checkpoint.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None, among: Sequence[Reproduction] | None
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped at once; go on with: {again}", file=sys.stderr)
+        print(f"stopped at once; resume with: {again}", file=sys.stderr)
         return 130
 
 
@@ -75,7 +76,7 @@ def reproduce(reproduction: Reproduction, args: argparse.Namespace, again: str) 
         trained = running.train(reproduction, options)
     except running.StoppedError as stopped:
         name = signal.Signals(stopped.signum).name
-        print(f"stopped by {name} with {stopped.left} runs to do; go on with: {again}", flush=True)
+        print(f"stopped by {name} with {stopped.left} runs to do; resume with: {again}", flush=True)
         return 128 + stopped.signum
     verdicts, written = report.write(reproduction, trained, options.quick)
     table = next(path for path in written if path.suffix == ".md")

@@ -104,14 +104,14 @@ def command_line(text: str | None, out: str, seeds: int) -> argparse.ArgumentPar
 
 
 def finish(work: Callable[[], None]) -> int:
-    """Run a command's work. Exit status: 0 done, 1 an error the user can mend, 130 interrupted."""
+    """Run a command's work. Exit status: 0 done, 1 an error the user can fix, 130 interrupted."""
     try:
         work()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on with the runs that are missing", file=sys.stderr)
+        print("stopped; the same command trains the missing runs", file=sys.stderr)
         return 130
     return 0
 

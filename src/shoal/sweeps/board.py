@@ -59,9 +59,9 @@ class Board:
             case "waiting":
                 step = job.folder.last_step()
                 where = f"from its checkpoint at {step:,}" if step >= 0 else "from the beginning"
-                self.say(f"failed    {name}{again}: {job.note}; it is started again {where}")
+                self.say(f"failed    {name}{again}: {job.note}; restarted {where}")
             case "failed":
-                self.say(f"FAILED    {name}, for good: {job.note}; all it printed: {job.folder.output}")
+                self.say(f"FAILED    {name}: {job.note}; its output: {job.folder.output}")
             case "stopped":
                 step = job.folder.last_step()
                 self.say(

@@ -30,7 +30,7 @@ examples:
   {sweep} --configs=qmix --env-configs=smax --seeds=2 --optuna trials=40 space=space.yaml
   {sweep} --configs=s2q --env-configs=sc2 --maps=MMM2 --address=10.0.0.1:6379 --gpus-per-run=0.5
 
-The same command goes on with a sweep that was stopped; what is finished is not run again. docs/sweeps.md tells more.
+The same command continues a sweep that was stopped; finished runs are not repeated. See docs/sweeps.md.
 """
 
 
@@ -63,7 +63,7 @@ class Request:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line. Exit status: 0 all runs finished, 1 some failed for good or an error the user can mend,
+    """Run the command line. Exit status: 0 all runs finished, 1 some failed for good or an error the user can fix,
     128 + n stopped by signal n.
     """
     try:
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped at once; go on with: {_again(argv)}", file=sys.stderr)
+        print(f"stopped at once; resume with: {_again(argv)}", file=sys.stderr)
         return 130
 
 
@@ -88,13 +88,13 @@ def _main(argv: list[str]) -> int:
         failed = [job for job in jobs if job.state == "failed"]
         if signum is not None:
             left = sum(job.state != "finished" for job in jobs)
-            print(f"stopped by {signal.Signals(signum).name} with {left} runs to do; go on with: {_again(argv)}")
+            print(f"stopped by {signal.Signals(signum).name} with {left} runs to do; resume with: {_again(argv)}")
             return 128 + signum
         reported = _report([job for job in shown if job.state == "finished"], request.folder)
     for job in failed:
-        print(f"failed: {job.folder.path.name}: {job.note} (all it printed: {job.folder.output})", file=sys.stderr)
+        print(f"failed: {job.folder.path.name}: {job.note} (its output: {job.folder.output})", file=sys.stderr)
     if failed:
-        print(f"{len(failed)} of {len(jobs)} runs failed; mend it, then: {_again(argv)}", file=sys.stderr)
+        print(f"{len(failed)} of {len(jobs)} runs failed; fix the cause, then: {_again(argv)}", file=sys.stderr)
     return 1 if failed or not reported else 0
 
 

@@ -18,7 +18,7 @@ from shoal.utils.errors import UserError
 
 FOR_ONE_RUN = {
     "seed": "--seeds says which seeds there are",
-    "resume": "a sweep goes on by itself where it was stopped",
+    "resume": "the same command continues a sweep",
     "evaluate": "a sweep trains",
     "save_replay": "a sweep trains",
     "local_results_path": "--results=DIR says where a sweep's results go",
