@@ -49,10 +49,20 @@ def test_a_run_imports_neither_pandas_nor_another_environment(tmp_path: Path) ->
 
 
 def test_sacred_is_as_usual_where_pandas_is_there_already(tmp_path: Path) -> None:
-    code = "import pandas\nfrom shoal.utils.lean_sacred import import_sacred\nimport_sacred()\nimport_sacred()"
+    code = "import pandas\nfrom shoal.utils.lean_imports import import_sacred\nimport_sacred()\nimport_sacred()"
     assert "pandas" in imported_by(code, tmp_path)
-    later = "from shoal.utils.lean_sacred import import_sacred\nimport_sacred()\nimport pandas; pandas.DataFrame()"
+    later = "from shoal.utils.lean_imports import import_sacred\nimport_sacred()\nimport pandas; pandas.DataFrame()"
     assert {"pandas", "sacred"} <= imported_by(later, tmp_path)
+
+
+def test_the_collector_is_back_at_work_after_the_first_imports(tmp_path: Path) -> None:
+    start = "from shoal.utils.lean_imports import uncollected; import gc"
+    look = "assert gc.isenabled(); assert gc.get_freeze_count() {} 0"
+    imported_by(f"{start}\nwith uncollected(): assert not gc.isenabled()\n{look.format('>')}", tmp_path)
+    failed = f"{start}\ntry:\n  with uncollected(): import nowhere\nexcept ImportError: pass\n{look.format('==')}"
+    imported_by(failed, tmp_path)
+    imported_by(f"import torch\n{start}\nwith uncollected(): pass\n{look.format('==')}", tmp_path)
+    imported_by(f"{start}\ngc.disable()\nwith uncollected(): pass\nassert not gc.isenabled()", tmp_path)
 
 
 @pytest.mark.parametrize("kind", registry.COMPONENTS)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from shoal.config import CONFIG_OPTIONS
 from shoal.ending import exit_status
 from shoal.utils.errors import UserError
-from shoal.utils.lean_sacred import import_sacred
+from shoal.utils.lean_imports import import_sacred, uncollected
 from shoal.utils.program import typed
 
 TRUST = "--trust"
@@ -108,7 +108,8 @@ def understood(words: list[str]) -> int:
 def _imports() -> Iterator[None]:
     """Around imports of what an incomplete installation may lack."""
     try:
-        yield
+        with uncollected():
+            yield
     except ImportError as error:
         raise UserError(f"Shoal cannot start ({error}): {typed('doctor')} says what to install.") from error
 
