@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.record import PNG
 from reproduce import tiny
 from runners.launch import environment, read_json, wait_until
+from shoal.analysis.starts import read_runs
 from shoal.reproduce import catalogue, running
 from shoal.reproduce.__main__ import main
 from shoal.utils import checkpoint as checkpoints
@@ -69,6 +71,15 @@ def test_a_stopped_reproduction_goes_on_and_ends_with_picture_table_and_verdict(
     assert "2 runs, 2 of them finished before" in capsys.readouterr().out
     assert [statuses(first), statuses(second)] == [["COMPLETED"], ["INTERRUPTED", "COMPLETED"]]
 
+    # Side by side and never stopped, the runs are the same.
+    assert start(tmp_path, "--jobs=2", "--out=whole").wait(600) == 0
+    (whole,) = read_runs([tmp_path / "whole" / "runs" / "vdn_seed1" / "sacred" / "1"])
+    (stopped,) = read_runs([second / "sacred" / number for number in "12"])
+    assert "test_return_mean" in whole.metrics
+    for name, (steps, values) in whole.metrics.items():
+        np.testing.assert_array_equal(stopped.metrics[name][0], steps, err_msg=name)
+        np.testing.assert_array_equal(stopped.metrics[name][1], values, err_msg=name)
+
 
 def test_the_list_says_what_every_reproduction_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
@@ -112,7 +123,8 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(arguments, words, tmp_p
 
 
 def test_a_missing_environment_is_said_before_anything_is_started(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "pymunk", None)
+    (tmp_path / "pymunk.py").write_text("raise ImportError('No module named pymunk')")
+    monkeypatch.syspath_prepend(tmp_path)  # also of the process that makes the environment
     monkeypatch.setattr(running, "_train", lambda *args: pytest.fail("a run was started"))
     assert main(["mq-lan-codebook", "--out", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -9,9 +9,11 @@ from shoal.utils.errors import UserError
 
 def every() -> list[Reproduction]:
     """All of them, paper by paper."""
-    from shoal.reproduce import cadp, lan, lan_pictures, smax
+    from shoal.reproduce import cadp, lan, lan_pictures, payoff_exploration, payoff_game, smax
 
     return [
+        payoff_game.REPRODUCTION,
+        payoff_exploration.REPRODUCTION,
         smax.COMPARISON,
         smax.ACTIONS,
         cadp.CONFIDENCE,

@@ -45,7 +45,7 @@ def draw_table(axes: Axes, table: np.ndarray, colours: Colormap, norm: Normalize
 
 def draw_values(
     columns: Sequence[tuple[str, np.ndarray, np.ndarray, str, str]], rows: tuple[str, str], out: Path
-) -> None:
+) -> Path:
     """Joint values before and after the payoffs moved, a column for each learned (or true) table.
 
     Args:
@@ -66,12 +66,12 @@ def draw_values(
     bar.set_label("value", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     figure.supxlabel("rows: action of agent 1, columns: action of agent 2; framed: greedy joint action", fontsize=9)
-    save_figure(figure, out)
+    return save_figure(figure, out)
 
 
 def draw_shares(
     panels: Sequence[tuple[str, Sequence[int], Mapping[str, np.ndarray]]], shift_at: int, out: Path
-) -> None:
+) -> Path:
     """Share of the seeds at each greedy joint action over environment steps, a panel for each method.
 
     Args:
@@ -108,10 +108,10 @@ def draw_shares(
     )
     figure.supxlabel("environment steps", fontsize=10)
     figure.supylabel("share of seeds", fontsize=10)
-    save_figure(figure, out)
+    return save_figure(figure, out)
 
 
-def draw_behaviour(panels: Sequence[tuple[str, np.ndarray]], out: Path) -> None:
+def draw_behaviour(panels: Sequence[tuple[str, np.ndarray]], out: Path) -> Path:
     """Shares of the joint actions [A, A] taken in training, a heat map for each method."""
     # A share of 0.0003 must look unlike one of 0.04, and 0.04 unlike 0.9.
     norm, colours = mpl.colors.PowerNorm(0.4, 0.0, 1.0), mpl.colormaps["cividis"]
@@ -124,4 +124,4 @@ def draw_behaviour(panels: Sequence[tuple[str, np.ndarray]], out: Path) -> None:
     bar.set_label("share of episodes", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     figure.supxlabel("rows: action of agent 1, columns: action of agent 2", fontsize=9)
-    save_figure(figure, out)
+    return save_figure(figure, out)

@@ -1,38 +1,46 @@
-"""The payoff game whose optimum moves: figure 1 of the S2Q paper, trained, drawn and set beside the paper's claims.
+"""The payoff game whose optimum moves: figure 1 of the S2Q paper.
 
-    python -m shoal.reproduce.payoff_game --seeds 10 --jobs 2 --out results/s2q_matrix
+    python -m shoal.reproduce s2q-matrix --seeds 10 --jobs 2
 
-VDN and the variants of S2Q get a third of the seeds. Each finished run is stored under --out: the same command goes on
-where it was interrupted, and runs nothing twice.
+VDN and the variants of S2Q get a third of the seeds.
 """
 
-import argparse
+from __future__ import annotations
+
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.reproduce import payoff_figures
-from shoal.reproduce.payoff_runs import OUR_S2Q, Method, Record, plan, train_missing
-from shoal.utils.errors import UserError
+from shoal.reproduce import payoff_methods
+from shoal.reproduce.declaration import Reproduction, Trained, Verdict
+from shoal.reproduce.payoff_methods import OUR_S2Q
+from shoal.reproduce.payoff_record import PayoffRecord, records_of
 
-ENV = "matrix_game_shift"
+if TYPE_CHECKING:
+    import pandas as pd
+
 T_MAX = 8000
 """As many steps after the move as before it."""
+OUTCOMES = ("AA", "BB", "CC")
+"""Greedy joint actions that are told apart."""
 
+method = partial(payoff_methods.method, env="matrix_game_shift", t_max=T_MAX)
 METHODS = (
-    Method("vdn", "VDN", "vdn", share=3),
-    Method("qmix", "QMIX", "qmix", claim="wrong before and after"),
-    Method("cw_qmix", "CW-QMIX", "cw_qmix", {"w": 0.1}, "WQMIX: AA before, and stays there"),
-    Method("ow_qmix", "OW-QMIX", "ow_qmix", {"w": 0.1}, "WQMIX: AA before, and stays there"),
-    Method("s2q", "S2Q, K=2", "s2q", OUR_S2Q, "Q^tot, Q_1, Q_2 at AA, BB, CC before; Q^tot at CC after"),
-    Method("s2q_K1", "S2Q, K=1", "s2q", OUR_S2Q | {"K": 1}, share=3),
-    Method("s2q_K0", "S2Q, K=0", "s2q", OUR_S2Q | {"K": 0}, share=3),
-    Method("s2q_no_soft", "S2Q, no_soft", "s2q", OUR_S2Q | {"s2q_fix_prob": 1.0}, share=3),
-    Method("s2q_w_c", "S2Q, w_c=0.9", "s2q", OUR_S2Q | {"w_c": 0.9}, "none; its value on most of SMAC", share=3),
-    Method("s2q_T", "S2Q, T=0.1", "s2q", OUR_S2Q | {"T": 0.1}, "none; its value on SMAC", share=3),
+    method("vdn", "VDN", "vdn", share=3),
+    method("qmix", "QMIX", "qmix", paper="wrong before and after"),
+    method("cw_qmix", "CW-QMIX", "cw_qmix", {"w": 0.1}, "WQMIX: AA before, and stays there"),
+    method("ow_qmix", "OW-QMIX", "ow_qmix", {"w": 0.1}, "WQMIX: AA before, and stays there"),
+    method("s2q", "S2Q, K=2", "s2q", OUR_S2Q, "Q^tot, Q_1, Q_2 at AA, BB, CC before; Q^tot at CC after"),
+    method("s2q_K1", "S2Q, K=1", "s2q", OUR_S2Q | {"K": 1}, share=3),
+    method("s2q_K0", "S2Q, K=0", "s2q", OUR_S2Q | {"K": 0}, share=3),
+    method("s2q_no_soft", "S2Q, no_soft", "s2q", OUR_S2Q | {"s2q_fix_prob": 1.0}, share=3),
+    method("s2q_w_c", "S2Q, w_c=0.9", "s2q", OUR_S2Q | {"w_c": 0.9}, "none; its value on most of SMAC", share=3),
+    method("s2q_T", "S2Q, T=0.1", "s2q", OUR_S2Q | {"T": 0.1}, "none; its value on SMAC", share=3),
 )
 
 
@@ -41,44 +49,105 @@ def counted(names: Sequence[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in Counter(names).most_common())
 
 
-def shares(records: Sequence[Record]) -> dict[str, np.ndarray]:
+def shares(records: Sequence[PayoffRecord]) -> dict[str, np.ndarray]:
     """Share of the runs whose Q^tot is greedy at AA, BB, CC or another joint action, at each test: [P] each."""
-    told_apart = [key for key in payoff_figures.OUTCOMES if key != "other"]
     names = np.array([[copies[0] for copies in record.greedy] for record in records])  # [seeds, P]
-    result = {key: (names == key).mean(0) for key in told_apart}
+    result = {key: (names == key).mean(0) for key in OUTCOMES}
     return result | {"other": 1.0 - sum(result.values())}
 
 
-def typical(records: Sequence[Record]) -> Record:
+def typical(records: Sequence[PayoffRecord]) -> PayoffRecord:
     """The first run with the most frequent outcome: all copies' greedy joint actions before, Q^tot's after."""
 
-    def outcome(record: Record) -> tuple[str, ...]:
+    def outcome(record: PayoffRecord) -> tuple[str, ...]:
         return (*record.greedy[record.shift], record.after)
 
     (most, _), *_ = Counter(map(outcome, records)).most_common()
     return next(record for record in records if outcome(record) == most)
 
 
-def table(records: Mapping[str, Sequence[Record]]) -> str:
-    """The markdown table: what the paper says, and what was found, method by method."""
-    lines = [
-        "| method | the paper on this game | greedy joint action, before -> after the move (runs) "
-        "| Q^tot, Q_1, ... before (runs) | at CC after |",
-        "| --- | --- | --- | --- | --- |",
+def tabulate(trained: Trained) -> pd.DataFrame:
+    """What the paper says, and what was found, method by method."""
+    import pandas as pd
+
+    records = records_of(trained)
+    return pd.DataFrame([row(arm.label, arm.paper, records[arm.name]) for arm in METHODS])
+
+
+def row(label: str, paper: str, runs: Sequence[PayoffRecord]) -> dict[str, str]:
+    """A method's line of the table."""
+    moves = counted([f"{run.before} -> {run.after}" for run in runs])
+    several = len(runs[0].greedy[0]) > 1
+    reached = sum(run.after == "CC" for run in runs)
+    return {
+        "method": label,
+        "the paper on this game": paper,
+        "greedy joint action, before -> after the move (runs)": moves,
+        "Q^tot, Q_1, ... before (runs)": counted(["/".join(run.greedy[run.shift]) for run in runs]) if several else "",
+        "at CC after": f"{reached} of {len(runs)}",
+    }
+
+
+def judge(trained: Trained) -> list[Verdict]:
+    """What figure 1 shows of each method. The paper draws one run: a claim holds if most runs are like it."""
+    records = records_of(trained)
+    wqmix = [*records["cw_qmix"], *records["ow_qmix"]]
+    return [
+        most(records["qmix"], "QMIX is wrong before and after the move", is_wrong, outcome),
+        most(wqmix, "WQMIX finds (A,A) and stays there after the move", stays, outcome),
+        most(records["s2q"], "S2Q with K=2 follows the move to (C,C)", follows, outcome),
+        most(records["s2q"], "before it, Q^tot, Q_1 and Q_2 are at (A,A), (B,B) and (C,C)", keeps_all, copies),
     ]
-    for method in METHODS:
-        runs = records[method.name]
-        moves = counted([f"{run.before} -> {run.after}" for run in runs])
-        several = len(runs[0].greedy[0]) > 1
-        copies = counted(["/".join(run.greedy[run.shift]) for run in runs]) if several else ""
-        reached = sum(run.after == "CC" for run in runs)
-        lines.append(f"| {method.label} | {method.claim} | {moves} | {copies} | {reached} of {len(runs)} |")
-    return "\n".join(lines)
 
 
-def draw(records: Mapping[str, Sequence[Record]], out: Path) -> None:
+def is_wrong(run: PayoffRecord) -> bool:
+    """Neither the first optimum nor the second."""
+    return run.before != "AA" and run.after != "CC"
+
+
+def stays(run: PayoffRecord) -> bool:
+    """At the first optimum, also when it is none any more."""
+    return run.before == run.after == "AA"
+
+
+def follows(run: PayoffRecord) -> bool:
+    """At the first optimum, then at the second."""
+    return run.before == "AA" and run.after == "CC"
+
+
+def keeps_all(run: PayoffRecord) -> bool:
+    """Each of three copies at a payoff of its own, the best one first."""
+    return run.greedy[run.shift] == ["AA", "BB", "CC"]
+
+
+def outcome(run: PayoffRecord) -> str:
+    """Q^tot's greedy joint action before and after the move."""
+    return f"{run.before} -> {run.after}"
+
+
+def copies(run: PayoffRecord) -> str:
+    """All copies' greedy joint actions before the move."""
+    return "/".join(run.greedy[run.shift])
+
+
+def most(
+    runs: Sequence[PayoffRecord],
+    claim: str,
+    is_so: Callable[[PayoffRecord], bool],
+    shown: Callable[[PayoffRecord], str],
+) -> Verdict:
+    """Whether more than half of the runs are as claimed."""
+    share = sum(map(is_so, runs))
+    return Verdict(
+        claim, f"{share} of {len(runs)} runs ({counted([shown(run) for run in runs])})", 2 * share > len(runs)
+    )
+
+
+def draw(trained: Trained) -> list[Path]:
     """figure1.png and greedy_over_time.png."""
-    labels = {method.name: method.label for method in METHODS}
+    from shoal.reproduce import payoff_figures
+
+    records, labels = records_of(trained), {arm.name: arm.label for arm in METHODS}
     game = records["s2q"][0].settings["env_args"]
     columns = [("true payoffs", np.array(game["payoff"]), np.array(game["payoff_after"]), "", "")]
     for name in ("vdn", "qmix", "cw_qmix", "ow_qmix", "s2q"):
@@ -88,47 +157,39 @@ def draw(records: Mapping[str, Sequence[Record]], out: Path) -> None:
             columns.append((title, run.q[run.shift, k], run.q[-1, k], run.greedy[run.shift][k], run.greedy[-1][k]))
         if name == "s2q" and run.q_star is not None:
             columns.append(("S2Q, $Q^*$", run.q_star[run.shift], run.q_star[-1], "", ""))
-    rows = (f"before: step {game['shift_at']:,}", f"after: step {T_MAX:,}")
-    payoff_figures.draw_values(columns, rows, out / "figure1.png")
+    rows = (f"before: step {game['shift_at']:,}", f"after: step {records['s2q'][0].steps[-1]:,}")
     panels = [(f"{labels[name]} ({len(runs)} seeds)", runs[0].steps, shares(runs)) for name, runs in records.items()]
-    payoff_figures.draw_shares(panels, game["shift_at"], out / "greedy_over_time.png")
+    return [
+        payoff_figures.draw_values(columns, rows, trained.out / "figure1.png"),
+        payoff_figures.draw_shares(panels, game["shift_at"], trained.out / "greedy_over_time.png"),
+    ]
 
 
-def command_line(text: str | None, out: str, seeds: int) -> argparse.ArgumentParser:
-    """Options that the commands on the payoff game share."""
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=seeds, help="runs of each method")
-    parser.add_argument("--jobs", type=int, default=1, help="runs trained side by side, one torch thread each")
-    parser.add_argument("--out", type=Path, default=Path(out), help="folder of finished runs, pictures and table")
-    return parser
+REPRODUCTION = Reproduction(
+    id="s2q-matrix",
+    paper=payoff_methods.PAPER,
+    figure="figure 1",
+    claim="When the optimum of a payoff game moves, QMIX is wrong before and after, WQMIX stays at the first optimum, "
+    "and S2Q with K=2 follows.",
+    paper_numbers="payoffs of 8, 7 and 6 at (A,A), (B,B) and (C,C); after the move 7, 6 and 8.",
+    arms=METHODS,
+    seeds=10,
+    minutes=12,
+    time_from="10 to 20 seconds a run, counted, and 4 to start each",
+    draw=draw,
+    tabulate=tabulate,
+    judge=judge,
+    quick={"t_max": 400, "env_args.shift_at": 200, "test_interval": 100},
+    note="Payoffs off the diagonal, temperature and weights are not in the paper's text; these are ours. VDN and the "
+    "variants of S2Q have a third of the seeds.",
+)
 
 
-def finish(work: Callable[[], None]) -> int:
-    """Run a command's work. Exit status: 0 done, 1 an error the user can fix, 130 interrupted."""
-    try:
-        work()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command trains the missing runs", file=sys.stderr)
-        return 130
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command under its earlier name."""
+    from shoal.reproduce.__main__ import main as reproduce
 
-
-def main(argv: list[str] | None = None) -> int:
-    """The command line of this module."""
-    args = command_line(__doc__, "results/s2q_matrix", 10).parse_args(argv)
-
-    def work() -> None:
-        records = train_missing(plan(METHODS, ENV, T_MAX, args.seeds), args.out, args.jobs)
-        draw(records, args.out)
-        (args.out / "table.md").write_text(table(records) + "\n")
-        print(table(records))
-        for name in ("figure1.png", "greedy_over_time.png", "table.md"):
-            print(args.out / name)
-
-    return finish(work)
+    return reproduce([REPRODUCTION.id, *(sys.argv[1:] if argv is None else argv)])
 
 
 if __name__ == "__main__":

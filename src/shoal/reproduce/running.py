@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,15 +98,22 @@ def train(reproduction: Reproduction, options: Options) -> Trained:
 
 
 def check_environments(runs: list[PlannedRun]) -> None:
-    """Make each environment once: a missing package is said in its own sentence, before anything is started.
+    """Make each environment once: a missing package is said in its own sentence, before any run is started.
 
     Raises:
         UserError: an environment cannot be made.
     """
-    wanted = {json.dumps([run.values["env"], run.values["env_args"]], sort_keys=True, default=str): run for run in runs}
-    for run in wanted.values():
-        env_class = registry.find("env", run.values["env"])
-        env_class(env_class.Settings(**run.values["env_args"])).close()
+    settings = [(run.values["env"], run.values["env_args"]) for run in runs]
+    different = [one for k, one in enumerate(settings) if one not in settings[:k]]
+    # In another process: Ray's processes are forked from this one, and JAX does not bear that.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as elsewhere:
+        for name, env_args in different:
+            elsewhere.submit(_make, name, env_args).result()
+
+
+def _make(name: str, env_args: dict[str, Any]) -> None:
+    env_class = registry.find("env", name)
+    env_class(env_class.Settings(**env_args)).close()
 
 
 def _train(every: list[Job], options: Options, title: str) -> None:
