@@ -29,12 +29,12 @@ train: setup
 	$(BIN)/python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=200000 batch_size=32 \
 	    updates_per_rollout=4 lr=0.0005 td_lambda=0.3 epsilon_anneal_time=50000 test_interval=25000 test_nepisode=96 seed=1
 
-# Figures 1 and D.1 of the S2Q paper: pictures and a table beside its claims. Interrupted, they go on where they were.
+# Figures 1 and D.1 of the S2Q paper: pictures, a table and a verdict on its claims. Interrupted, they continue.
 reproduce-s2q-matrix: setup
-	$(BIN)/python -m shoal.reproduce.payoff_game --seeds 10 --jobs 2 --out results/s2q_matrix
+	$(BIN)/python -m shoal.reproduce s2q-matrix --seeds 10 --jobs 2 --out results/s2q_matrix
 
 reproduce-s2q-exploration: setup
-	$(BIN)/python -m shoal.reproduce.payoff_exploration --seeds 3 --jobs 2 --out results/s2q_exploration
+	$(BIN)/python -m shoal.reproduce s2q-exploration --seeds 3 --jobs 2 --out results/s2q_exploration
 
 # Runs in MongoDB, in the browser: make omniboard SHOAL_MONGO_URL=HOST:PORT:DB PORT=9000. Needs node 18 or newer.
 omniboard: omniboard/node_modules/installed
