@@ -176,6 +176,7 @@ def test_a_watched_run_is_the_run_that_nobody_watches(tmp_path):
         folder = tmp_path / str(len(callbacks))
         folder.mkdir()
         settings = {**COMMON, **TINY, "t_max": 48, "callbacks": callbacks, "seed": 1}
+        settings |= {"learner_log_interval": 8, "runner_log_interval": 8}
         words = [f"{key}={value}" for key, value in settings.items()]
         assert in_process(folder, "--config=s2q", "--env-config=matrix_game_shift", "with", *words) == 0
         found.append(read_runs([folder / "results" / "sacred" / "1"])[0].metrics)
