@@ -232,7 +232,7 @@ def sisl(tmp_path):
                     name=method,
                     seed=seed,
                     env="sisl",
-                    env_args={"env_name": task, "max_cycles": 100},
+                    env_args={"env_name": task, "time_limit": 100},
                 )
                 for seed in (1, 2, 3)
             ]

@@ -79,8 +79,8 @@ def reproduce(reproduction: Reproduction, args: argparse.Namespace, again: str) 
         print(f"stopped by {name} with {stopped.left} runs to do; resume with: {again}", flush=True)
         return 128 + stopped.signum
     verdicts, written = report.write(reproduction, trained, options.quick)
-    table = next(path for path in written if path.suffix == ".md")
-    print(f"\n{table.read_text()}\n{told(reproduction, verdicts)}\n")
+    table = (options.out / report.TABLE).with_suffix(".md").read_text()
+    print(f"\n{table}\n{told(reproduction, verdicts)}\n")
     print("\n".join(map(str, written)))
     return 0
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from shoal.callbacks.callback import Callback
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
-from shoal.learners.learner import chosen
 from shoal.learners.q_learner import QLearner
 from shoal.learners.s2q import S2QLearner
+from shoal.learners.value_learner import chosen
 from shoal.learners.wqmix import WQMIXLearner
 from shoal.reproduce.payoff_record import BEHAVIOUR, GREEDY, JOINT_Q, Q_STAR, joint_actions
 
