@@ -158,7 +158,10 @@ def draw(trained: Trained) -> list[Path]:
         if name == "s2q" and run.q_star is not None:
             columns.append(("S2Q, $Q^*$", run.q_star[run.shift], run.q_star[-1], "", ""))
     rows = (f"before: step {game['shift_at']:,}", f"after: step {records['s2q'][0].steps[-1]:,}")
-    panels = [(f"{labels[name]} ({len(runs)} seeds)", runs[0].steps, shares(runs)) for name, runs in records.items()]
+    panels = [
+        (f"{labels[name]} ({len(runs)} seed{'s' * (len(runs) > 1)})", runs[0].steps, shares(runs))
+        for name, runs in records.items()
+    ]
     return [
         payoff_figures.draw_values(columns, rows, trained.out / "figure1.png"),
         payoff_figures.draw_shares(panels, game["shift_at"], trained.out / "greedy_over_time.png"),
