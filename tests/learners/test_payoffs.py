@@ -1,5 +1,6 @@
 """The payoff game of s2q.md 9: whom the safe action traps, who finds the best one, and who follows it when it moves."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from reproduce.made import watched
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
 from shoal.components.replay import ReplayBuffer, ReplaySettings
@@ -15,9 +17,8 @@ from shoal.config.settings import RunSettings
 from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
-from shoal.reproduce import payoff_runs
-from shoal.reproduce.payoff_game import ENV, METHODS, T_MAX
-from shoal.reproduce.payoff_runs import Record, plan
+from shoal.reproduce.payoff_game import METHODS
+from shoal.reproduce.payoff_record import PayoffRecord
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 
 CPU = torch.device("cpu")
@@ -89,15 +90,17 @@ def test_sub_values_hold_the_three_best_actions_in_order(seed: int) -> None:
 # The table moves after 4,000 steps; 4,000 follow.
 
 
-def moved(name: str, seed: int) -> Record:
+def moved(folder: Path, name: str, seed: int) -> PayoffRecord:
     """The run of one seed in the command that reproduces figure 1."""
-    (method,) = [m for m in METHODS if m.name == name]
-    return Record(payoff_runs.train(plan([method], ENV, T_MAX, seeds=seed + 1)[-1]))
+    (arm,) = [arm for arm in METHODS if arm.name == name]
+    cwd = folder / f"{name}_seed{seed}"
+    cwd.mkdir()
+    return watched(cwd, arm, seed)
 
 
 @pytest.mark.slow
-def test_s2q_follows_the_optimum() -> None:
-    runs = [moved("s2q", seed) for seed in (0, 1, 2)]
+def test_s2q_follows_the_optimum(tmp_path: Path) -> None:
+    runs = [moved(tmp_path, "s2q", seed) for seed in (0, 1, 2)]
     assert [run.greedy[run.shift] for run in runs] == [["AA", "BB", "CC"]] * 3
     assert sum(run.after == "CC" for run in runs) >= 2
 
@@ -107,8 +110,10 @@ def test_s2q_follows_the_optimum() -> None:
     ("name", "before", "after"),
     [("qmix", ["BB"], ["BB"]), ("cw_qmix", ["AA"], ["AA"]), ("ow_qmix", ["AA", "BB"], None)],
 )
-def test_what_retains_no_other_action_does_not(name: str, before: list[str], after: list[str] | None) -> None:
-    run = moved(name, 0)
+def test_what_retains_no_other_action_does_not(
+    name: str, before: list[str], after: list[str] | None, tmp_path: Path
+) -> None:
+    run = moved(tmp_path, name, 0)
     assert run.before in before
     assert run.after != "CC"
     assert after is None or run.after in after
@@ -116,5 +121,5 @@ def test_what_retains_no_other_action_does_not(name: str, before: list[str], aft
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["s2q_K0", "s2q_no_soft"])
-def test_s2q_without_its_sub_values_or_without_following_them_does_not(name: str) -> None:
-    assert moved(name, 0).after != "CC"
+def test_s2q_without_its_sub_values_or_without_following_them_does_not(name: str, tmp_path: Path) -> None:
+    assert moved(tmp_path, name, 0).after != "CC"

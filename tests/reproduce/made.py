@@ -1,12 +1,15 @@
 """Runs as they would be after training, made of numbers."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 
+from runners.launch import in_process
 from shoal.analysis.records import RecordedRun
-from shoal.reproduce.declaration import Trained
-from shoal.reproduce.payoff_record import BEHAVIOUR, GREEDY, JOINT_Q, Q_STAR, joint_actions
+from shoal.analysis.starts import read_runs
+from shoal.reproduce.declaration import Arm, Trained
+from shoal.reproduce.payoff_record import BEHAVIOUR, GREEDY, JOINT_Q, Q_STAR, PayoffRecord, joint_actions
 
 NAMES = joint_actions(2, 3)
 
@@ -22,6 +25,12 @@ def run(metrics, **config) -> RecordedRun:
 
 def trained(tmp_path: Path, runs) -> Trained:
     return Trained(runs, tmp_path)
+
+
+def watched(cwd: Path, arm: Arm, seed: int) -> PayoffRecord:
+    """A run of an arm on a payoff game, trained in this process with its results in ``cwd``."""
+    assert in_process(cwd, *shlex.split(arm.command(seed))[2:]) == 0
+    return PayoffRecord(read_runs([cwd / "results" / "sacred" / "1"])[0])
 
 
 def payoff_run(paths, env_args, star=False, behaviour=None, **config) -> RecordedRun:

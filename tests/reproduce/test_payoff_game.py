@@ -1,20 +1,18 @@
 """The payoff games' reproductions: what runs record, what is counted and drawn, and what the formulas say."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from shoal.callbacks.callback import Callback
 
 from analysis.record import PNG
-from reproduce.made import payoff_run, trained
+from reproduce.made import payoff_run, trained, watched
 from runners.launch import in_process
 from shoal.analysis.starts import read_runs
+from shoal.callbacks.callback import Callback
 from shoal.config import files
 from shoal.reproduce import payoff_exploration, payoff_game, payoff_watch, running
 from shoal.reproduce.__main__ import main
-from shoal.reproduce.declaration import Arm
 from shoal.reproduce.payoff_game import METHODS, counted, shares, typical
 from shoal.reproduce.payoff_methods import BEHAVIOUR_WATCHER, COMMON, OUR_S2Q, WATCHER, method
 from shoal.reproduce.payoff_record import PayoffRecord, joint_actions, name_of, records_of
@@ -114,19 +112,12 @@ def test_all_methods_share_their_settings():
             assert arm.settings["t_max"] == t_max
 
 
-def train(tmp_path: Path, arm: Arm) -> PayoffRecord:
-    words = [f"{key}={value}" for key, value in arm.settings.items()]
-    options = [f"--config={arm.config}", f"--env-config={arm.env_config}"]
-    assert in_process(tmp_path, *options, "with", *words, "seed=1") == 0
-    return PayoffRecord(read_runs([tmp_path / "results" / "sacred" / "1"])[0])
-
-
 @pytest.mark.parametrize(("alg", "copies"), [("vdn", 1), ("qmix", 1), ("cw_qmix", 1), ("s2q", 3)])
 def test_a_run_notes_joint_values_and_greedy_actions(alg, copies, tmp_path, monkeypatch):
     monkeypatch.setattr(payoff_watch, "BEHAVIOUR_EPISODES", 20)
     changes = TINY | (OUR_S2Q if alg == "s2q" else {})
     arm = method(alg, alg, alg, changes, env="matrix_game_shift", t_max=48, callback=BEHAVIOUR_WATCHER)
-    run = train(tmp_path, arm)
+    run = watched(tmp_path, arm, seed=1)
     assert run.steps == [0, 8, 16, 24, 32, 40, 48]
     assert run.steps[run.shift] == 24
     assert run.q.shape == (7, copies, 3, 3)
@@ -164,7 +155,7 @@ def test_joint_values_are_those_that_training_sees(tmp_path):
     """The noted value of a joint action is the learner's own for an episode in which it was taken."""
     arm = method("cw_qmix", "CW-QMIX", "cw_qmix", TINY, env="matrix_game_shift", t_max=48)
     arm.settings["callbacks"].append(f"{__name__}:Spy")
-    run = train(tmp_path, arm)
+    run = watched(tmp_path, arm, seed=1)
     assert run.q[-1, 0][Spy.seen["actions"]] == pytest.approx(Spy.seen["q"], abs=1e-4)
     assert run.q_star[-1][Spy.seen["actions"]] == pytest.approx(Spy.seen["q_star"], abs=1e-4)
 
