@@ -85,5 +85,6 @@ def test_a_run_that_failed_for_good_is_named(ends, capsys, tmp_path):
 def test_a_signal_is_the_exit_status(ends, capsys, tmp_path):
     assert ends(["finished", "stopped"], signal.SIGHUP) == 128 + signal.SIGHUP
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == (f"stopped by SIGHUP with 1 runs to do; go on with: python -m shoal.reproduce tiny --out {tmp_path}")
+    assert last.startswith("stopped by SIGHUP with 1 runs to do; resume with: python -m shoal.reproduce tiny --out ")
+    assert last.endswith(str(tmp_path))
     assert not (tmp_path / "table.md").exists()
