@@ -128,8 +128,11 @@ def test_the_win_rate_counts_where_there_is_one_unless_another_metric_is_named(t
         assert trials.search.value_of(jobs) == value
 
 
-def record_more(job, metric, values):
-    content = json.loads((job.record / "metrics.json").read_text()) | {metric: series(values)}
+def record_a_win(job, value):
+    """The share of wins in the last test, for the first time."""
+    content = json.loads((job.record / "metrics.json").read_text())
+    (tests,) = content.values()
+    content["test_win_rate"] = {key: points[-1:] for key, points in tests.items()} | {"values": [value]}
     (job.record / "metrics.json").write_text(json.dumps(content))
 
 
@@ -143,7 +146,7 @@ def test_all_trials_of_a_search_are_judged_by_one_metric(tmp_path):
             for job in trials.search.more():
                 finish(job, [5.0, 6.0, 7.0, 8.0])
                 if wins:
-                    record_more(job, "test_win_rate", [0.5])  # in the last test, for the first time
+                    record_a_win(job, 0.5)
             trials.search.settle()
         values = {number: value for number, value, _ in trials.search.best()}
         assert values == ({0: 0.25, 1: 0.0} if first_wins else {0: 7.5, 1: 7.5})

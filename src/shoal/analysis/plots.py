@@ -11,7 +11,8 @@ from matplotlib.ticker import EngFormatter
 from shoal.analysis.comparison import Comparison
 from shoal.analysis.figures import pyplot, save_figure
 from shoal.analysis.intervals import AGGREGATES, CONFIDENCE, RESAMPLES, Estimate, iqm_curve, mean_curve
-from shoal.analysis.study import SCORES, Study
+from shoal.analysis.measured import SCORES
+from shoal.analysis.study import Study
 from shoal.recording import metric_names
 from shoal.utils.errors import UserError
 

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from shoal.analysis.comparison import RECOMMENDED_SEEDS
-from shoal.analysis.study import Study, interval_of
+from shoal.analysis.study import Study
+from shoal.recording import metric_names
 
 TEST_EPISODES = 32
 ABSOLUTE_FACTOR = 10
@@ -14,9 +15,9 @@ def protocol_table(study: Study) -> pd.DataFrame:
     runs = [run for seeds in study.cells.values() for run in seeds.runs]
     counts = [len(seeds.runs) for seeds in study.cells.values()]
     episodes = {int(run.config.get("test_nepisode", 0)) for run in runs}
-    intervals = {task: {interval_of(run) for run in runs if run.task == task} for task in study.tasks}
+    intervals = {task: {run.test_interval for run in runs if run.task == task} for task in study.tasks}
     longer = {int(run.config.get("absolute_test_nepisode", 0)) for run in runs}
-    recorded = sum(f"absolute_{study.metric}" in run.metrics for run in runs)
+    recorded = sum(metric_names.absolute(study.metric) in run.metrics for run in runs)
     commits = {run.commit for run in runs if run.commit}
     rows = [
         ("independent runs of each algorithm on each map", f"{RECOMMENDED_SEEDS}", span(counts), min(counts) >= 10),

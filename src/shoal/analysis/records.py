@@ -44,6 +44,11 @@ class RecordedRun:
         return flatten(old_names.current(self.config))
 
     @property
+    def test_interval(self) -> int:
+        """Environment steps between its tests, as it was asked."""
+        return int(self.config.get("test_interval", 10_000))
+
+    @property
     def label(self) -> str:
         """Algorithm and task."""
         return f"{self.config.get('name', '?')} on {self.task}"

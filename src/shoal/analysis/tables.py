@@ -13,6 +13,7 @@ from shoal.analysis.intervals import Estimate, mean_curve
 from shoal.analysis.methods import name_algorithms
 from shoal.analysis.records import RecordedRun
 from shoal.analysis.study import Study
+from shoal.recording import metric_names
 from shoal.utils.errors import UserError
 
 
@@ -69,7 +70,7 @@ def runs_table(runs: Sequence[RecordedRun], metric: str) -> pd.DataFrame:
     for row, run in zip(_about(runs), runs, strict=True):
         steps, values = run.metrics.get(metric, (np.empty(0), np.empty(0)))
         there = values[~np.isnan(values)]
-        absolute = run.metrics.get(f"absolute_{metric}", (np.empty(0), np.empty(0)))[1]
+        absolute = run.metrics.get(metric_names.absolute(metric), (np.empty(0), np.empty(0)))[1]
         reached = max((int(s[-1]) for s, _ in run.metrics.values() if len(s)), default=0)
         rows.append(
             row

@@ -20,14 +20,15 @@ def with_all_wins(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
     known: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for run in runs:
         known[_task(run)] |= dict.fromkeys(name for name in run.metrics if metric_names.is_win_rate(name))
-    return [_completed(run, list(known[_task(run)])) for run in runs]
+    return [with_wins(run, list(known[_task(run)])) for run in runs]
 
 
 def _task(run: RecordedRun) -> tuple[str, str]:
     return str(run.config.get("env")), run.task
 
 
-def _completed(run: RecordedRun, win_rates: Sequence[str]) -> RecordedRun:
+def with_wins(run: RecordedRun, win_rates: Sequence[str]) -> RecordedRun:
+    """The run with a value of each of ``win_rates`` for every test: 0 before the first win."""
     metrics, clock = dict(run.metrics), dict(run.clock)
     nothing = np.empty(0)
     for name in win_rates:

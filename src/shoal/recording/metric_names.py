@@ -80,6 +80,11 @@ def metric_of(key: str, prefix: str = "") -> str:
     return f"{prefix}{key}" if key.endswith("_rate") else f"{prefix}{key}_mean"
 
 
+def absolute(metric: str) -> str:
+    """The same of the test of the best policy: ``test_return_mean`` -> ``absolute_test_return_mean``."""
+    return f"absolute_{metric}"
+
+
 def key_of(metric: str) -> str:
     """The key of which a metric is the mean: ``test_return_mean`` -> ``return``; ``loss_td`` as it is."""
     return _parts(metric)[2]

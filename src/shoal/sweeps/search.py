@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
+from shoal.analysis.records import RecordedRun
+from shoal.analysis.wins import with_wins
 from shoal.config import files
 from shoal.recording import metric_names
 from shoal.sweeps.plan import nested
@@ -205,37 +207,32 @@ class Search:
 
     def value_of(self, jobs: Sequence[Job]) -> float:
         """The mean over a trial's runs of the mean of their last tests; NaN where one has none."""
-        recorded = [self._recorded(job) for job in jobs]
-        metric = self._metric_of(recorded)
+        runs = [self._recorded(job) for job in jobs]
+        metric = self._metric_of(runs)
         means = []
-        for metrics in recorded:
-            tests = metrics.get(metric, [])
-            if metric_names.is_win_rate(metric):  # recorded from the first win on
-                played = len(metrics.get(metric_names.return_beside(metric), []))
-                tests = [0.0] * (played - len(tests)) + tests
-            tests = tests[-self._s.last :]
+        for run in runs:
+            whole = with_wins(run, [metric]) if metric_names.is_win_rate(metric) else run
+            tests = whole.metrics[metric][1][-self._s.last :].tolist() if metric in whole.metrics else []
             means.append(sum(tests) / len(tests) if tests else math.nan)
         return sum(means) / len(means) if means else math.nan
 
-    def _metric_of(self, recorded: Sequence[Mapping[str, Any]]) -> str:
+    def _metric_of(self, runs: Sequence[RecordedRun]) -> str:
         """What all trials are judged by: as asked, or the judge of the first trial with a test (``metric_names``).
 
         It stays, whatever later trials record: a return and a win rate do not compare.
         """
         metric: str = self._s.metric or self.study.user_attrs.get(_JUDGE, "")
         if not metric:
-            metric = metric_names.judge({name for metrics in recorded for name in metrics})
-            if not any(metric in metrics for metrics in recorded):
-                return metric
-            self.study.set_user_attr(_JUDGE, metric)
+            recorded = {name for run in runs for name, (steps, _) in run.metrics.items() if len(steps)}
+            metric = metric_names.judge(recorded)
+            if metric in recorded:
+                self.study.set_user_attr(_JUDGE, metric)
         return metric
 
-    def _recorded(self, job: Job) -> dict[str, list[float]]:
-        """All values of each metric, over the starts of the job's run."""
+    def _recorded(self, job: Job) -> RecordedRun:
+        """The job's run, its starts put together; without metrics where its record cannot be read."""
         assert job.record is not None
-        run = job.folder.whole(job.record)
-        curves = {} if run is None else run.metrics
-        return {name: values.tolist() for name, (_, values) in curves.items() if len(values)}
+        return job.folder.whole(job.record) or RecordedRun(job.record, {}, {})
 
     def best(self) -> list[tuple[int, float, dict[str, Any]]]:
         """The best trials: number, value and settings, the best first."""
