@@ -321,3 +321,36 @@ def _in(process, folder):
         return process.cwd() == str(folder)
     except psutil.Error:
         return False
+
+
+def test_classes_of_a_script_are_found_in_its_worker_processes_and_when_another_script_goes_on(tmp_path):
+    (tmp_path / "first.py").write_text(
+        "import shoal\n"
+        "from runners.team_env import TeamEnv\n"
+        "from shoal.modules.mixers.vdn import VDNMixer\n"
+        "class Own(TeamEnv):\n    pass\n"
+        "class Sum(VDNMixer):\n    pass\n"
+        "small = dict(batch_size_run=2, seed=1, t_max=12, batch_size=2, buffer_size=8, test_nepisode=2)\n"
+        "if __name__ == '__main__':\n"
+        "    with shoal.make('qmix', Own, mixer=Sum, **small) as run:\n"
+        "        run.train()\n"
+        "        assert run.settings['mixer'] == '__main__:Sum'\n"
+    )
+    (tmp_path / "second.py").write_text(
+        "import first, shoal\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        shoal.resume('results/sacred/1')\n"
+        "    except shoal.UserError as error:\n"
+        "        print(error)\n"
+        "    with shoal.resume('results/sacred/1', env=first.Own, mixer=first.Sum, t_max=24) as run:\n"
+        "        run.train()\n"
+        "        print('t_env', run.t_env)\n"
+    )
+    for name in ("first.py", "second.py"):
+        done = subprocess.run(
+            [sys.executable, name], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+    assert "the class was defined in a script or notebook" in done.stdout
+    assert int(done.stdout.rpartition("t_env ")[2]) >= 24

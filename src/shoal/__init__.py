@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from shoal.api import make as make
     from shoal.api import resume as resume
     from shoal.deployment import load as load_team
+    from shoal.utils.errors import UserError as UserError
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "load_team", "make", "resume"]
+__all__ = ["Run", "UserError", "__version__", "load_team", "make", "resume"]
 
 _WHERE = {
     "Run": ("shoal.api", "Run"),
     "make": ("shoal.api", "make"),
     "resume": ("shoal.api", "resume"),
     "load_team": ("shoal.deployment", "load"),
+    "UserError": ("shoal.utils.errors", "UserError"),
 }
 
 

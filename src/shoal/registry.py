@@ -153,6 +153,11 @@ def find(kind: str, name: str) -> type[Any]:
     try:
         component = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
+        if module_name == "__main__":
+            raise UserError(
+                f"{kind}={name}: the class was defined in a script or notebook other than this one. Go on from Python, "
+                f"with the class itself: shoal.resume(..., {kind}={class_name})."
+            ) from error
         raise UserError(f"{kind}={name} cannot be loaded from {path}: {error}.") from error
     except Exception as error:  # whatever the code in it raises
         what = " ".join(f"{type(error).__name__}: {error}".split())
