@@ -39,6 +39,7 @@ ROOMS = {
     "controllers": "controllers: observations in, actions out",
     "modules": "modules: networks",
     "learners": "learners: losses, updates, targets",
+    "callbacks": "callbacks: watching a run",
     "recording": "recording: where a run is recorded, and how a record is read",
     "analysis": "analysis: recorded runs as tables and figures",
     "reproduce": "reproduce: the papers' figures and tables",

@@ -11,6 +11,7 @@ load_config = pytest.importorskip("mkdocs.config", reason="requirements-dev.txt 
 
 ROOT = Path(__file__).resolve().parents[2]
 NAVIGATION = (ROOT / "mkdocs.yml").read_text()
+SOURCES = (ROOT, ROOT / "src", ROOT / "src" / "shoal", ROOT / "src" / "shoal" / "recording")
 TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]
 
 
@@ -63,3 +64,20 @@ def test_every_part_of_the_package_has_an_api_page_in_the_navigation(site: Modul
 
 def test_every_text_is_in_the_navigation() -> None:
     assert not [path.name for path in ROOT.glob("docs/*.md") if f" {path.name}\n" not in NAVIGATION]
+
+
+def test_the_architecture_page_names_every_room_and_every_other_file() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "src" / "shoal"
+    rooms = {path.name for path in package.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == rooms
+    files = {path.name for path in package.glob("[a-z]*.py")}
+    assert not {name for name in files if f"`{name}`" not in page}
+
+
+def test_the_architecture_page_names_only_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"\b((?:\w+/)*\w+\.py)\b", page)
+    assert named
+    missing = [name for name in named if not any((folder / name).is_file() for folder in SOURCES)]
+    assert not missing
