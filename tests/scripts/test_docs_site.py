@@ -11,7 +11,7 @@ load_config = pytest.importorskip("mkdocs.config", reason="requirements-dev.txt 
 
 ROOT = Path(__file__).resolve().parents[2]
 NAVIGATION = (ROOT / "mkdocs.yml").read_text()
-SOURCES = (ROOT, ROOT / "src", ROOT / "src" / "shoal", ROOT / "src" / "shoal" / "recording")
+SOURCES = (ROOT, ROOT / "src" / "shoal")
 TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]
 
 
