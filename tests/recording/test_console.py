@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from shoal.recording.console import Console, sparkline
+from shoal.recording.console import Console
+from shoal.recording.console_text import sparkline
 
 
 class Clock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import math
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.recording import metric_names
+from shoal.recording.console_text import duration, sparkline, speed, test_text
 
 _DRAW_INTERVAL_S = 0.5
 _LIFT_INTERVAL_S = 0.1
@@ -136,8 +136,7 @@ class Console:
                 then the win rate, then the rest, episode length last (shares of kinds of action are for the record
                 alone).
         """
-        shown = sorted(filter(_is_shown, metrics), key=_place)
-        text = ", ".join(f"{_short(name)} {metric_names.shown(name, metrics[name])}" for name in shown)
+        text = test_text(metrics)
         judge = metric_names.judge(metrics)
         with self._lock:
             self._tests += [metrics[judge]] if judge in metrics else []
@@ -222,9 +221,9 @@ class Console:
         parts = [
             f"t_env {t_env:,} of {self.t_max:,} ({self._percent():.1f}%)",
             f"episode {episode:,}",
-            _speed(self.steps_per_second()),
-            f"{_duration(self._clock() - self._start)} elapsed",
-            f"{_duration(self.seconds_left())} left",
+            speed(self.steps_per_second()),
+            f"{duration(self._clock() - self._start)} elapsed",
+            f"{duration(self.seconds_left())} left",
             *(f"{name} {value}" for name, value in self._numbers()),
         ]
         return ", ".join(parts)
@@ -235,8 +234,7 @@ class Console:
         mean = (t_env - self.t_start) / elapsed if elapsed > 0 else None
         verb = "finished" if t_env >= self.t_max else "stopped"
         return (
-            f"{verb} at t_env {t_env:,} of {self.t_max:,} after {_duration(elapsed)}, "
-            f"episode {episode:,}, {_speed(mean)}"
+            f"{verb} at t_env {t_env:,} of {self.t_max:,} after {duration(elapsed)}, episode {episode:,}, {speed(mean)}"
         )
 
     # The live display: draw, lift, put back.
@@ -299,9 +297,9 @@ class Console:
         cells += [
             Text(f"{self._percent():.1f}%", style="bold"),
             Text(f"{t_env:,}/{self.t_max:,}"),
-            Text(_speed(self.steps_per_second())),
-            Text(f"{_duration(self._clock() - self._start)} elapsed"),
-            Text(f"{_duration(self.seconds_left())} left", style="cyan"),
+            Text(speed(self.steps_per_second())),
+            Text(f"{duration(self._clock() - self._start)} elapsed"),
+            Text(f"{duration(self.seconds_left())} left", style="cyan"),
         ]
         for _ in range(5):
             first.add_column(no_wrap=True, overflow="ellipsis")
@@ -354,22 +352,6 @@ class _AboveTheDisplay:
         return getattr(self.wrapped, name)
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Eight heights of block, one per value; a value that is not finite leaves a gap.
-
-    The scale is [0, 1] when all values lie in it (a win rate), else from the least to the greatest.
-    """
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return " " * len(values)
-    low, high = min(finite), max(finite)
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    blocks = "▁▂▃▄▅▆▇█"
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    return "".join(blocks[round((v - low) * scale)] if math.isfinite(v) else " " for v in values)
-
-
 def _can_be_live(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
@@ -391,33 +373,3 @@ def _write(stream: TextIO | None, text: str) -> bool:
     except (OSError, ValueError):  # hung up, broken pipe, closed file
         return False
     return True
-
-
-def _is_shown(metric: str) -> bool:
-    is_mean = metric.endswith("_mean") or metric_names.is_rate(metric)
-    return is_mean and not metric_names.key_of(metric).startswith(metric_names.ACTION_SHARE)
-
-
-def _place(metric: str) -> int:
-    order = (metric_names.RETURN, *metric_names.WIN_RATES)
-    key = _short(metric)  # behind these come those of other executions, then the length
-    return order.index(key) if key in order else len(order) + (key == metric_names.EP_LENGTH)
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix(metric_names.TEST).removesuffix("_mean")
-
-
-def _speed(steps_per_second: float | None) -> str:
-    if steps_per_second is None:
-        return "- steps/s"
-    return f"{steps_per_second:,.0f} steps/s" if steps_per_second >= 10 else f"{steps_per_second:.1f} steps/s"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-:--:--"
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    return f"{days}d {hour:02}:{minute:02}:{second:02}" if days else f"{hour}:{minute:02}:{second:02}"
