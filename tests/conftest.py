@@ -15,7 +15,7 @@ from shoal.controllers.controller import Controller
 from shoal.experiment import ExperimentSettings
 from shoal.learners.learner import Learner
 from shoal.recording.mongo_address import MONGO_VARIABLE
-from utils.mongo_server import MongoServer
+from support.mongo_server import MongoServer
 
 SPEC = TeamSpec(n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=6, discrete=True)
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 import shoal
-from runners.launch import curves, environment, in_process, read_json
-from runners.team_env import TeamEnv
 from shoal.modules.mixers.vdn import VDNMixer
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.signals import Interrupted
-from watching import Watch
+from support.launch import curves, environment, in_process, read_json
+from support.team_env import TeamEnv
+from support.watching import Watch
 
 GAME = {
     "runner": "episode",
@@ -148,9 +148,9 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(by_command):
 
 
 def test_settings_are_checked_and_find_their_place():
-    with make(callbacks=["watching:Watch"], record=False) as run:
+    with make(callbacks=["support.watching:Watch"], record=False) as run:
         assert run.settings["env_args"]["payoff"] == PAYOFF
-        assert run.settings["callbacks"] == ["watching:Watch"]
+        assert run.settings["callbacks"] == ["support.watching:Watch"]
         assert run.record is None
         assert "qmix on matrix_game, t_env 0 of 20" in repr(run)
         run.settings["t_max"] = 3
@@ -164,7 +164,7 @@ def test_settings_are_checked_and_find_their_place():
         ({"env_args": 3}, "env_args must be a mapping"),
         ({"lr": "fast"}, "lr='fast' has the wrong type"),
         ({"lr": VDNMixer}, "lr=VDNMixer: no class belongs there"),
-        ({"callbacks": ["watching:Nobody"]}, "watching:Nobody cannot be loaded"),
+        ({"callbacks": ["support.watching:Nobody"]}, "support.watching:Nobody cannot be loaded"),
     ]:
         with pytest.raises(UserError, match=sentence):
             make(**changes)
@@ -188,7 +188,7 @@ def test_components_are_given_as_classes():
     with shoal.make("qmix", TeamEnv, mixer=OwnMixer, **small) as run:
         assert type(run.learner.mixer) is OwnMixer
         assert run.settings["mixer"] == "test_api:OwnMixer"
-        assert run.settings["env"] == "runners.team_env:TeamEnv"
+        assert run.settings["env"] == "support.team_env:TeamEnv"
         run.step()
         run.save()
     with shoal.resume(run.record) as later:
@@ -260,7 +260,7 @@ def test_ctrl_c_saves_and_leaves_the_run_open(by_command, monkeypatch):
 
 
 def test_what_raises_ends_the_run_and_its_record(monkeypatch):
-    run = make(callbacks=["watching:Stumble"])
+    run = make(callbacks=["support.watching:Stumble"])
     with pytest.raises(RuntimeError, match="it stumbled"):
         run.train()
     assert read_json(run.record / "run.json")["status"] == "FAILED"
@@ -299,7 +299,7 @@ def test_a_team_is_exported_and_loaded(tmp_path):
 def test_a_script_that_closes_nothing_leaves_a_whole_record_and_no_process(tmp_path):
     (tmp_path / "script.py").write_text(
         "import shoal\n"
-        "from runners.team_env import TeamEnv\n"
+        "from support.team_env import TeamEnv\n"
         "small = dict(batch_size_run=2, seed=1, t_max=8, batch_size=2, buffer_size=8, test_nepisode=2)\n"
         "if __name__ == '__main__':\n"
         "    shoal.make('vdn', 'matrix_game', **small).train()\n"
@@ -326,7 +326,7 @@ def _in(process, folder):
 def test_classes_of_a_script_are_found_in_its_worker_processes_and_when_another_script_goes_on(tmp_path):
     (tmp_path / "first.py").write_text(
         "import shoal\n"
-        "from runners.team_env import TeamEnv\n"
+        "from support.team_env import TeamEnv\n"
         "from shoal.modules.mixers.vdn import VDNMixer\n"
         "class Own(TeamEnv):\n    pass\n"
         "class Sum(VDNMixer):\n    pass\n"

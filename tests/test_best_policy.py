@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from runners.launch import curves, in_process
 from shoal.best_policy import BestPolicy
 from shoal.config import files
 from shoal.config.settings import RunSettings
@@ -15,6 +14,7 @@ from shoal.recording.logger import Logger
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import NonFiniteError
 from shoal.utils.signals import StopRequest
+from support.launch import curves, in_process
 
 
 def network(value):
@@ -88,7 +88,7 @@ RUN += ["buffer_size=10", "test_nepisode=3", "test_interval=20", "save_model_int
 
 def train(folder, *more):
     folder.mkdir(exist_ok=True)
-    (folder / "team.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    (folder / "team.yaml").write_text("env: support.team_env:TeamEnv\n")
     assert in_process(folder, *RUN, "lr=0.05", *more) == 0
     return curves(folder / "results" / "sacred" / "1")
 
@@ -133,7 +133,7 @@ def test_a_resumed_run_still_knows_its_best_policy(tmp_path):
 
 @pytest.mark.parametrize("alg", ["qmix_cadp", "ow_qmix_cadp", "s2q_cadp"])
 def test_what_is_deployed_plays_and_not_the_model_with_advice(tmp_path, alg):
-    own = {"env": "runners.team_env:TeamEnv", "runner": "episode", "seed": 5, "buffer_size": 128, "save_model": False}
+    own = {"env": "support.team_env:TeamEnv", "runner": "episode", "seed": 5, "buffer_size": 128, "save_model": False}
     settings = files.load("algs", alg) | own | {"test_nepisode": 8, "absolute_test_nepisode": 8}
     with Console(100, live=False) as console, StopRequest() as stop:
         run = Experiment(RunSettings(settings, ExperimentSettings), Logger(None, console), console, tmp_path)

@@ -6,10 +6,10 @@ import struct
 
 import pytest
 
-from runners.launch import curves, in_process
 from shoal.callbacks.callback import build
 from shoal.utils.errors import UserError
-from watching import Watch
+from support.launch import curves, in_process
+from support.watching import Watch
 
 GAME = [
     "--config=vdn",
@@ -42,7 +42,7 @@ def plain(tmp_path_factory):
 
 
 def test_every_hook_is_called_in_its_place_and_the_run_stays_the_same(tmp_path, plain):
-    assert in_process(tmp_path, *GAME, "callbacks=[watching:Watch]") == 0
+    assert in_process(tmp_path, *GAME, "callbacks=[support.watching:Watch]") == 0
     assert curves(record(tmp_path)) == plain
     hooks = [hook for hook, _, _ in Watch.events]
     assert hooks[:3] == ["start", "test", "rollout"]
@@ -60,7 +60,7 @@ def test_every_hook_is_called_in_its_place_and_the_run_stays_the_same(tmp_path, 
 
 @pytest.mark.parametrize("kind", ["Stumble", "Enough"])
 def test_a_callback_that_fails_stops_the_run_at_a_point_that_it_can_go_on_from(tmp_path, plain, capfd, kind):
-    args = [*GAME, f"callbacks=[watching:{kind},watching:Watch]"]
+    args = [*GAME, f"callbacks=[watching:{kind},support.watching:Watch]"]
     if kind == "Stumble":
         with pytest.raises(RuntimeError, match="it stumbled") as caught:
             in_process(tmp_path, *args)
@@ -146,10 +146,10 @@ def _stored_by_wandb(file):
     ("path", "sentence"),
     [
         ("nothing", "is no import path"),
-        ("watching:Nobody", "cannot be loaded"),
+        ("support.watching:Nobody", "cannot be loaded"),
         ("nowhere_at_all:Watch", "cannot be loaded"),
-        ("watching:NeedsOne", "cannot be made without arguments"),
-        ("watching:no_callback", "derive its class from that"),
+        ("support.watching:NeedsOne", "cannot be made without arguments"),
+        ("support.watching:no_callback", "derive its class from that"),
     ],
 )
 def test_what_is_no_callback_is_refused_in_a_sentence(path, sentence):

@@ -20,12 +20,12 @@ import pytest
 import torch
 from torch import nn
 
-from runners.launch import MAIN, environment, read_json, workers_of
 from shoal import registry, session
 from shoal.cli import main
 from shoal.config import files
 from shoal.envs.matrix_game import MatrixGameEnv
 from shoal.utils import checkpoint as checkpoints
+from support.launch import MAIN, environment, read_json, workers_of
 
 Result = namedtuple("Result", "status out err")
 
@@ -189,7 +189,7 @@ def test_an_unwritable_results_folder_is_refused(cli):
 
 
 def test_epsilon_greedy_on_continuous_actions_is_refused(cli):
-    Path("continuous.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  continuous: true\n")
+    Path("continuous.yaml").write_text("env: support.team_env:TeamEnv\nenv_args:\n  continuous: true\n")
     result = cli("--config=qmix", "--env-config=continuous.yaml", "with", "runner=episode")
     assert result.status == 1
     assert "Traceback" not in result.err
@@ -199,7 +199,7 @@ def test_epsilon_greedy_on_continuous_actions_is_refused(cli):
 
 
 def test_an_environment_that_keeps_failing_ends_the_run_with_a_sentence(cli):
-    Path("failing.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  fail_share: 1.0\n")
+    Path("failing.yaml").write_text("env: support.team_env:TeamEnv\nenv_args:\n  fail_share: 1.0\n")
     result = cli("--config=qmix", "--env-config=failing.yaml", "with", "runner=episode", "max_env_restarts=4")
     assert result.status == 1
     assert "Traceback" not in result.err
@@ -293,7 +293,7 @@ def test_large_seeds_train_and_differ(cli, seed):
 
 def test_too_few_open_files_are_said_with_the_remedy(tmp_path):
     command = [sys.executable, str(MAIN), "-u", *GAME, *QUICK, "runner=parallel", "batch_size_run=40"]
-    (tmp_path / "many.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    (tmp_path / "many.yaml").write_text("env: support.team_env:TeamEnv\n")
     words = [word.replace("--env-config=matrix_game", "--env-config=many.yaml") for word in command]
     done = subprocess.run(
         ["bash", "-c", 'ulimit -n 60; exec "$@"', "bash", *words],

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import sacred
 
-from runners.launch import MAIN, environment, read_json
 from shoal import cli
 from shoal.command import COMMANDS, main
 from shoal.utils.program import started_as
+from support.launch import MAIN, environment, read_json
 
 GAME = ["--config=vdn", "--env-config=matrix_game", "with", "runner=episode", "t_max=8", "batch_size=4"]
 SMALL = [*GAME, "buffer_size=40", "test_nepisode=2", "rnn_hidden_dim=8", "seed=1"]

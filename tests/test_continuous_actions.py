@@ -8,7 +8,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from runners.launch import curves, in_process
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.envs.sisl import INSTALL, NEEDS
@@ -18,8 +17,9 @@ from shoal.recording.console import Console
 from shoal.recording.logger import Logger
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
+from support.launch import curves, in_process
 
-IMITATION = {"learner": "imitation:Imitation", "action_selector": "gaussian", "act_noise": 0.3}
+IMITATION = {"learner": "support.imitation:Imitation", "action_selector": "gaussian", "act_noise": 0.3}
 SMALL = {"seed": 3, "batch_size": 2, "buffer_size": 8, "rnn_hidden_dim": 16, "save_model": False, "test_nepisode": 1}
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from runners.launch import in_process
 from shoal import deployment
 from shoal.cli import main
 from shoal.components.spec import TeamSpec
@@ -16,6 +15,7 @@ from shoal.controllers.basic import BasicMAC
 from shoal.experiment import ExperimentSettings
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
+from support.launch import in_process
 
 GAME = ["--env-config=matrix_game", "with", "runner=episode", "seed=3", "t_max=24", "batch_size=4", "buffer_size=40"]
 QUICK = [*GAME, "test_nepisode=2", "test_interval=12", "save_model_interval=12"]

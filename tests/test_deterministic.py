@@ -2,7 +2,7 @@
 
 import pytest
 
-from runners.launch import curves, in_process
+from support.launch import curves, in_process
 
 GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.time_limit=3"]
 SIZES = ["t_max=90", "batch_size=4", "buffer_size=12", "test_nepisode=2"]
@@ -31,7 +31,7 @@ def test_one_process_twice(tmp_path, alg):
 
 
 def test_worker_processes_twice(tmp_path):
-    env = "env=runners.plain_game:PlainMatrixGame"
+    env = "env=support.plain_game:PlainMatrixGame"
     args = ["--config=s2q", *GAME, *QUICK, "runner=parallel", "batch_size_run=2", "seed=5", env]
     first, second = (recorded(tmp_path / name, *args) for name in "ab")
     assert first == second

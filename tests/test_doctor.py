@@ -9,9 +9,9 @@ import venv
 import psutil
 import pytest
 
-from runners.launch import MAIN, wait_until
 from shoal import doctor
 from shoal.doctor import Check, main, report
+from support.launch import MAIN, wait_until
 
 
 class QuickProbe:

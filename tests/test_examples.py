@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.launch import MAIN, curves, environment, read_json
+from support.launch import MAIN, curves, environment, read_json
 
 EXAMPLES = MAIN.parents[1] / "examples"
 TINY = {

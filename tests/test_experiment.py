@@ -16,7 +16,16 @@ import psutil
 import pytest
 import torch
 
-from runners.launch import (
+from shoal.config.settings import RunSettings
+from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
+from shoal.recording.console import Console
+from shoal.recording.logger import Logger
+from shoal.utils import checkpoint as checkpoints
+from shoal.utils.errors import UserError
+from shoal.utils.finite import non_finite_in
+from shoal.utils.seeding import seed_everything
+from shoal.utils.signals import Interrupted, StopNow, StopRequest
+from support.launch import (
     MAIN,
     Recorder,
     all_gone,
@@ -28,16 +37,7 @@ from runners.launch import (
     wait_until,
     workers_of,
 )
-from runners.team_env import FAILED_REWARD, TeamEnv, leaked
-from shoal.config.settings import RunSettings
-from shoal.experiment import Experiment, ExperimentSettings, Progress, summary
-from shoal.recording.console import Console
-from shoal.recording.logger import Logger
-from shoal.utils import checkpoint as checkpoints
-from shoal.utils.errors import UserError
-from shoal.utils.finite import non_finite_in
-from shoal.utils.seeding import seed_everything
-from shoal.utils.signals import Interrupted, StopNow, StopRequest
+from support.team_env import FAILED_REWARD, TeamEnv, leaked
 
 S2Q = {"learner": "s2q_learner", "mac": "s2q_mac"}
 QMIX = {"learner": "q_learner"}
@@ -50,7 +50,7 @@ def experiment(tmp_path):
 
     def build(callbacks=(), **changes):
         raw = {
-            "env": "runners.team_env:TeamEnv",
+            "env": "support.team_env:TeamEnv",
             "runner": "episode",
             "seed": 5,
             "t_max": 60,
@@ -149,7 +149,7 @@ def test_a_stop_in_the_longer_test_saves_what_was_learnt_last_and_plays_it_again
     assert "absolute_test_return_mean" not in one.recorder.points
 
 
-LONG = {"env": "runners.team_env:NamedTeamEnv", "t_max": 400, "buffer_size": 40}
+LONG = {"env": "support.team_env:NamedTeamEnv", "t_max": 400, "buffer_size": 40}
 
 
 def alarms(one):
@@ -456,8 +456,8 @@ def test_due_counts_from_the_last_time():
 
 # Endings.
 
-FAILING = "env: runners.team_env:TeamEnv\nenv_args:\n  raise_at: 2\n"
-STUBBORN = "env: runners.team_env:TeamEnv\nenv_args:\n  fault: stubborn\n"
+FAILING = "env: support.team_env:TeamEnv\nenv_args:\n  raise_at: 2\n"
+STUBBORN = "env: support.team_env:TeamEnv\nenv_args:\n  fault: stubborn\n"
 
 
 def test_a_loss_beyond_all_numbers_ends_the_run_with_a_sentence_and_its_checkpoints(tmp_path, capsys):
@@ -493,7 +493,7 @@ def test_an_environment_that_raises_again_and_again_ends_the_run_with_a_checkpoi
 
 
 FAULTY = """
-env: runners.team_env:TeamEnv
+env: support.team_env:TeamEnv
 env_args:
   fault: {fault}
   fault_share: 0.15
@@ -537,7 +537,7 @@ def test_whatever_an_environment_of_this_process_raises_the_work_is_saved(
 
 
 def test_an_environment_that_leaks_files_leaves_room_for_the_checkpoint(tmp_path, capfd):
-    (tmp_path / "leaks.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  fault: leak_files\n")
+    (tmp_path / "leaks.yaml").write_text("env: support.team_env:TeamEnv\nenv_args:\n  fault: leak_files\n")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 80, limits[1]))
     try:
@@ -555,7 +555,7 @@ def test_an_environment_that_leaks_files_leaves_room_for_the_checkpoint(tmp_path
 
 
 def test_numbers_that_are_not_finite_end_a_run_with_a_checkpoint_and_can_be_dropped(tmp_path, capfd):
-    (tmp_path / "nan.yaml").write_text("env: runners.team_env:TeamEnv\nenv_args:\n  wrong: obs\n  fault_share: 0.1\n")
+    (tmp_path / "nan.yaml").write_text("env: support.team_env:TeamEnv\nenv_args:\n  wrong: obs\n  fault_share: 0.1\n")
     assert in_process(tmp_path, "--config=qmix", "--env-config=nan.yaml", "with", *SHORT, "runner_log_interval=20") == 1
     err = capfd.readouterr().err
     (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -575,7 +575,7 @@ def test_an_environment_that_cannot_be_closed_spoils_no_run_that_is_done(tmp_pat
         raise RuntimeError("still busy")
 
     monkeypatch.setattr(TeamEnv, "close", close)
-    (tmp_path / "team.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    (tmp_path / "team.yaml").write_text("env: support.team_env:TeamEnv\n")
     assert in_process(tmp_path, "--config=qmix", "--env-config=team.yaml", "with", *SHORT) == 0
     assert read_json(tmp_path / "results" / "sacred" / "1" / "run.json")["status"] == "COMPLETED"
     assert "Being closed, the environment failed: RuntimeError: still busy." in caplog.messages
@@ -588,7 +588,7 @@ def test_an_environment_that_closes_or_replaces_the_output_silences_nobody(tmp_p
 
     step = TeamEnv.step
     monkeypatch.setattr(TeamEnv, "step", lambda self, action: (close(self), step(self, action))[1])
-    (tmp_path / "team.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    (tmp_path / "team.yaml").write_text("env: support.team_env:TeamEnv\n")
     assert in_process(tmp_path, "--config=qmix", "--env-config=team.yaml", "with", *SHORT) == 0
     out, err = capfd.readouterr()
     assert "test_return_mean" in out
@@ -597,7 +597,7 @@ def test_an_environment_that_closes_or_replaces_the_output_silences_nobody(tmp_p
 
 def test_a_run_outlives_workers_that_die(tmp_path):
     (tmp_path / "faulty.yaml").write_text(
-        "env: runners.team_env:TeamEnv\nenv_args:\n  fault: exit\n  fault_share: 0.1\n  with_game: true\n"
+        "env: support.team_env:TeamEnv\nenv_args:\n  fault: exit\n  fault_share: 0.1\n  with_game: true\n"
     )
     args = ["t_max=60", "batch_size_run=2", "batch_size=4", "test_nepisode=2", "test_interval=100", "seed=1"]
     logs = ["runner_log_interval=20", "env_restart_every=8", "save_model=False"]
@@ -609,7 +609,7 @@ def test_a_run_outlives_workers_that_die(tmp_path):
 
 
 def test_a_run_that_cannot_be_built_leaves_no_process(tmp_path, capsys):
-    (tmp_path / "team.yaml").write_text("env: runners.team_env:TeamEnv\n")
+    (tmp_path / "team.yaml").write_text("env: support.team_env:TeamEnv\n")
     args = ["--config=qmix", "--env-config=team.yaml", "with", "batch_size_run=2", f"buffer_size={10**12}"]
     assert in_process(tmp_path, *args) == 1
     assert "lower buffer_size" in capsys.readouterr().err
@@ -645,7 +645,7 @@ def test_a_second_ctrl_c_ends_a_run_that_does_not_reach_a_safe_point(tmp_path):
     ids=["workers", "worker", "here"],
 )
 def test_a_stop_does_not_wait_for_an_environment_that_hangs(tmp_path, env, runner):
-    (tmp_path / "hangs.yaml").write_text(f"env: runners.team_env:{env}\nenv_args:\n  fault: hang\n")
+    (tmp_path / "hangs.yaml").write_text(f"env: support.team_env:{env}\nenv_args:\n  fault: hang\n")
     args = [*runner, "env_timeout_s=600"]
     process = start(tmp_path, "--config=qmix", "--env-config=hangs.yaml", "with", *args)
     try:
@@ -669,7 +669,7 @@ def test_what_an_environment_of_this_process_started_dies_with_it(tmp_path, how)
     folder = tmp_path / "pids"
     folder.mkdir()
     (tmp_path / "hiding.yaml").write_text(
-        f"env: runners.hiding_env:HidingEnv\nenv_args:\n  folder: {folder}\n  how: {how}\n"
+        f"env: support.hiding_env:HidingEnv\nenv_args:\n  folder: {folder}\n  how: {how}\n"
     )
     process = start(tmp_path, "--config=qmix", "--env-config=hiding.yaml", "with", "runner=episode")
     try:
@@ -739,7 +739,7 @@ from shoal.recording.logger import Logger
 from shoal.utils.signals import Interrupted, StopNow, StopRequest
 
 raw = {
-    "env": "runners.team_env:VectorisedTeamEnv", "learner": "s2q_learner", "mac": "s2q_mac", "seed": 5,
+    "env": "support.team_env:VectorisedTeamEnv", "learner": "s2q_learner", "mac": "s2q_mac", "seed": 5,
     "runner": "parallel", "batch_size_run": 16, "batch_size": 16, "buffer_size": 64, "test_nepisode": 16,
     "save_model": False, "runner_log_interval": 500, "learner_log_interval": 500,
 }

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from runners.launch import in_process
 from shoal.recording.metric_names import TEST
+from support.launch import in_process
 
 EXTENSIONS = Path(__file__).parent / "extensions"
 GAME = ["--env-config=matrix_game", "with", "seed=1", "runner=parallel", "batch_size_run=8", "test_nepisode=8"]

@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from runners.launch import curves, in_process, read_json
 from shoal.experiment import Experiment
 from shoal.recording.run_folder import RunFolder
 from shoal.utils import checkpoint as checkpoints
+from support.launch import curves, in_process, read_json
 
 ARGS = [
     "--config=vdn",

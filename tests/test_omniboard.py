@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.launch import MAIN, curves, in_process, wait_until
+from support.launch import MAIN, curves, in_process, wait_until
 
 ROOT = MAIN.parents[1]
 START = ROOT / "omniboard" / "start.js"
@@ -57,7 +57,7 @@ def says(log, words):
 def test_a_browser_sees_the_run_and_its_curves(shared_mongo, tmp_path, omniboard):
     if importlib.util.find_spec("playwright") is None:
         pytest.skip("NOT TESTED with Omniboard: playwright is missing (requirements-dev.txt installs it)")
-    from browse_omniboard import CHROMIUM, browse
+    from support.browse_omniboard import CHROMIUM, browse
 
     if CHROMIUM is None:
         pytest.skip("NOT TESTED with Omniboard: chromium is missing (apt-get install chromium)")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runners.launch import MAIN, environment
 from shoal.utils import extras
 from shoal.utils.errors import UserError
 from shoal.utils.extras import CORE, install_command, needed_for, requirements
+from support.launch import MAIN, environment
 
 ROOT = MAIN.parents[1]
 

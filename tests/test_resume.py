@@ -11,7 +11,6 @@ import psutil
 import pytest
 import torch
 
-from runners.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
 from shoal.analysis.starts import read_runs
 from shoal.experiment import Experiment
 from shoal.recording.logger import Logger
@@ -19,6 +18,7 @@ from shoal.recording.series import read_series
 from shoal.runners.runner import Runner
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
+from support.launch import all_gone, curves, environment, in_process, read_json, start, wait_until, workers_of
 
 GAME = ["--env-config=matrix_game_shift", "with", "env_args.shift_at=40", "env_args.time_limit=3"]
 SIZES = ["seed=5", "batch_size=4", "buffer_size=12", "test_nepisode=2", "target_update_interval=8"]
@@ -27,7 +27,7 @@ SAVE = ["save_model_interval=24", "save_buffer=True", "keep_checkpoints=0", "kee
 QUICK = [*SIZES, *LOG, "epsilon_anneal_time=60"]
 EPISODE = ["runner=episode"]
 VECTORISED = ["runner=parallel", "batch_size_run=2"]
-PARALLEL = [*VECTORISED, "env=runners.plain_game:PlainMatrixGame"]
+PARALLEL = [*VECTORISED, "env=support.plain_game:PlainMatrixGame"]
 
 
 def models_in(folder):
@@ -137,7 +137,7 @@ def test_a_resumed_run_can_be_resumed(tmp_path, whole):
 def at_the_gate(folder, *args):
     """A run that has come to where its environments wait, behind a checkpoint: to be ended at leisure."""
     (folder / "gate").touch()
-    process = start(folder, *args, "env=runners.plain_game:GatedMatrixGame")
+    process = start(folder, *args, "env=support.plain_game:GatedMatrixGame")
     wait_until(lambda: list(folder.glob("results/models/*/120.pt")) or process.poll() is not None, 240, "the gate")
     assert process.poll() is None, (folder / "err.txt").read_text()
     return process
@@ -198,7 +198,7 @@ def test_a_checkpoint_is_put_in_its_place_when_the_record_holds_all_that_came_be
 
 
 def test_a_run_that_is_stopped_while_it_starts_is_recorded_so(tmp_path):
-    args = ["--config=iql", "--env-config=matrix_game", "with", "env=runners.slow_start:SlowStart", "runner=episode"]
+    args = ["--config=iql", "--env-config=matrix_game", "with", "env=support.slow_start:SlowStart", "runner=episode"]
     process = start(tmp_path, *args)
     try:
         wait_until(lambda: (tmp_path / "starting").exists(), 120, "the environment to start")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runners.launch import environment
 from shoal import registry
 from shoal.listing import list_components
+from support.launch import environment
 
 HEAVY = {"torch", "jax", "ray", "pandas", "sacred", "matplotlib", "numpy", "tensordict", "gymnasium", "optuna", "scipy"}
 """Packages that take a tenth of a second or more."""

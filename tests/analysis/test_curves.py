@@ -2,8 +2,8 @@
 
 import pytest
 
-from analysis.record import PNG, record
 from shoal.analysis.curves import draw_run
+from support.record import PNG, record
 
 
 @pytest.mark.parametrize("metric", ["test_battle_won_mean", "test_win_rate", "test_return_mean"])

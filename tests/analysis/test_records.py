@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from analysis.record import record
 from shoal.analysis.records import RecordedRun, read_run
 from shoal.analysis.seeds import by_label, curves_of, mean_curve
 from shoal.analysis.starts import read_runs
 from shoal.utils.errors import UserError
+from support.record import record
 
 
 def curve(steps, values):

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis.record import PNG, record
 from shoal.analysis import intervals, tables
 from shoal.analysis.__main__ import main
 from shoal.analysis.records import read_run
+from support.record import PNG, record
 
 WON = "test_battle_won_mean"
 VOID = {"meta", "img", "br", "hr", "link"}

@@ -6,14 +6,14 @@ import mongomock
 import numpy as np
 import pytest
 
-from analysis.record import record
-from runners.launch import in_process
 from shoal.analysis.__main__ import main
 from shoal.analysis.records import run_from
 from shoal.analysis.sources import gather
 from shoal.recording import mongo
 from shoal.recording.reader import records_in
 from shoal.utils.errors import UserError
+from support.launch import in_process
+from support.record import record
 
 TESTS = {"test_return_mean": ([0, 10], [0.0, 1.0])}
 

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from analysis.record import record
 from shoal.analysis.comparison import compare
 from shoal.analysis.methods import name_algorithms
 from shoal.analysis.records import read_run
@@ -14,6 +13,7 @@ from shoal.analysis.study import study
 from shoal.declare import Role
 from shoal.roles import role_of
 from shoal.utils.errors import UserError
+from support.record import record
 
 WON, RETURN = "test_battle_won_mean", "test_return_mean"
 

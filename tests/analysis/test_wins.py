@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from analysis.record import record
 from shoal.analysis.records import read_run
 from shoal.analysis.study import study
 from shoal.analysis.wins import with_all_wins
+from support.record import record
 
 RETURN, WON = "test_return_mean", "test_battle_won_mean"
 STEPS = [0, 100, 200]

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from runners.launch import in_process
 from shoal.config import trust
 from shoal.config.files import FOLDER, load
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
+from support.launch import in_process
 
 GAME = {"env": "matrix_game", "env_args": {}}
 RUN = ["--config=vdn", "--env-config=matrix_game", "with", "runner=episode", "seed=3", "t_max=8", "batch_size=4"]

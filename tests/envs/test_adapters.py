@@ -7,7 +7,6 @@ import types
 import gymnasium
 import numpy as np
 import pytest
-from episodes import assert_same_seed_same_episode, episode
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
@@ -16,6 +15,7 @@ from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
 from shoal.envs.team import ALL, LEFT, ActionSettings, Team, corners
 from shoal.utils.errors import UserError
+from support.episodes import assert_same_seed_same_episode, episode
 
 # ----------------------------------------------------------------------------------------------------- Team
 

@@ -4,22 +4,25 @@ import os
 import random
 import re
 
-import foreign
 import numpy as np
 import pytest
 import torch
-from foreign import LIMIT, Native, NativeSettings
 
 from shoal.envs.gymma import GymmaEnv, GymmaSettings
 from shoal.envs.pettingzoo import PettingZooEnv, PettingZooSettings
 from shoal.envs.pymarl import PyMARLEnv, PyMARLSettings
 from shoal.runners.workers import WorkerVectorEnv, in_process
 from shoal.utils.errors import UserError
+from support import foreign
+from support.foreign import LIMIT, Native, NativeSettings
 
 DOORS = {
-    "pymarl": lambda **kwargs: (PyMARLEnv, PyMARLSettings(key="foreign:OldSchool", kwargs=kwargs)),
-    "gymma": lambda name="Modern", **kwargs: (GymmaEnv, GymmaSettings(key=f"foreign:Shoal{name}-v0", kwargs=kwargs)),
-    "pettingzoo": lambda **kwargs: (PettingZooEnv, PettingZooSettings(key="foreign", kwargs=kwargs)),
+    "pymarl": lambda **kwargs: (PyMARLEnv, PyMARLSettings(key="support.foreign:OldSchool", kwargs=kwargs)),
+    "gymma": lambda name="Modern", **kwargs: (
+        GymmaEnv,
+        GymmaSettings(key=f"support.foreign:Shoal{name}-v0", kwargs=kwargs),
+    ),
+    "pettingzoo": lambda **kwargs: (PettingZooEnv, PettingZooSettings(key="support.foreign", kwargs=kwargs)),
     "native": lambda **kwargs: (Native, NativeSettings(**kwargs)),
 }
 
@@ -89,7 +92,7 @@ FAULTS = {
     "text_in_dict": {"gymma": "the space Text"},
     "sequence_space": {"gymma": "the space Sequence"},
     "graph_space": {"gymma": "the space Graph"},
-    "space_of_another_library": {"gymma": "the space foreign.OtherBox"},
+    "space_of_another_library": {"gymma": "the space support.foreign.OtherBox"},
     "unequal_spaces": {"gymma": "has 2 observations for 3 actions"},
     "space_missing": {"pettingzoo": r"observation_space\('b'\) gives no space"},
     "nobody_plays": {"pettingzoo": "nobody plays after reset"},
@@ -181,7 +184,7 @@ def test_a_mistake_in_a_worker_is_said_at_once_and_not_tried_again(door, fault):
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: GymmaEnv(GymmaSettings(key="foreign:ShoalUnseeded-v0")), "its reset takes no seed"),
+        (lambda: GymmaEnv(GymmaSettings(key="support.foreign:ShoalUnseeded-v0")), "its reset takes no seed"),
         (lambda: PettingZooEnv(PettingZooSettings(), foreign.UnseededParallel()), "its reset takes no seed"),
         (lambda: PettingZooEnv(PettingZooSettings(), foreign.Nameless()), "has no agents: possible_agents must"),
         (lambda: in_process(foreign.UnseededNative, NativeSettings()), "reset must be reset"),
@@ -195,7 +198,7 @@ def test_what_cannot_be_played_is_said_before_it_starts(build, sentence):
 
 def test_an_environment_without_close_is_closed():
     PettingZooEnv(PettingZooSettings(), foreign.Parallel()).close()
-    PyMARLEnv(PyMARLSettings(key="foreign:OldSchool")).close()
+    PyMARLEnv(PyMARLSettings(key="support.foreign:OldSchool")).close()
 
 
 # ------------------------------------------------------------------------------------------------ random streams
@@ -311,7 +314,7 @@ def test_an_episode_is_drawn_if_wanted(door):
 
 
 def test_nothing_is_built_for_drawing_unless_it_is_wanted():
-    env = GymmaEnv(GymmaSettings(key="foreign:ShoalModern-v0"))
+    env = GymmaEnv(GymmaSettings(key="support.foreign:ShoalModern-v0"))
     env.reset(seed=0)
     assert env._env.unwrapped.render_mode is None
     env.reset(seed=0, options={"draw": True})
@@ -321,6 +324,6 @@ def test_nothing_is_built_for_drawing_unless_it_is_wanted():
 
 
 def test_one_that_takes_no_render_mode_is_played_undrawn():
-    env = GymmaEnv(GymmaSettings(key="foreign:ShoalUnbuilt-v0"))
+    env = GymmaEnv(GymmaSettings(key="support.foreign:ShoalUnbuilt-v0"))
     env.reset(seed=0, options={"draw": True})
     assert env.render() is None

@@ -6,7 +6,6 @@ import os
 import numpy as np
 import pytest
 
-from runners.launch import curves, in_process, wait_until, workers_of
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.envs.grf import N_ACTIONS, GRFEnv, GRFSettings
@@ -15,6 +14,7 @@ from shoal.envs.team import EPISODE_FAILED
 from shoal.experiment import ExperimentSettings
 from shoal.runners.workers import WorkerVectorEnv
 from shoal.utils.errors import UserError
+from support.launch import curves, in_process, wait_until, workers_of
 
 built = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("gfootball", "gfootball_engine", "gym")),

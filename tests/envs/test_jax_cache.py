@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.launch import environment
 from shoal.envs import jax_cache
+from support.launch import environment
 
 pytest.importorskip("jax")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from runners.team_env import in_this_process
 from shoal.envs.matrix_game import MatrixGameEnv, MatrixGameSettings, MatrixGameVectorEnv
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils.errors import UserError
+from support.team_env import in_this_process
 
 BEFORE = [[8, 0, -12], [0, 7, 0], [-12, 0, 6]]
 AFTER = [[7, 0, -12], [0, 6, 0], [-12, 0, 8]]

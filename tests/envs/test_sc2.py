@@ -7,19 +7,18 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from runners.launch import all_gone, curves, environment, read_json, start, wait_until
 from sc2_stand_in.install import install
 from shoal.envs.sc2 import SC2Env, SC2Settings
 from shoal.envs.team import EPISODE_FAILED
 from shoal.runners.workers import WorkerVectorEnv
+from support.launch import TESTS, all_gone, curves, environment, read_json, start, wait_until
 
-PLAY = Path(__file__).parent / "play_sc2.py"
+PLAY = TESTS / "support" / "play_sc2.py"
 
 
 def needs(package):

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from envs import fake_smac
 from shoal.envs.sc2 import SC2Env, SC2Settings
 from shoal.envs.sc2v2 import SC2v2Settings, capability_config
 from shoal.envs.team import EPISODE_FAILED
 from shoal.utils.errors import EnvironmentCrashedError, UserError
+from support import fake_smac
 
 
 @pytest.fixture

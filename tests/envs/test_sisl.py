@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from episodes import assert_same_seed_same_episode, episode
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
@@ -15,6 +14,7 @@ from shoal.config import files
 from shoal.envs import sisl
 from shoal.envs.sisl import SislEnv, SislSettings
 from shoal.utils.errors import UserError
+from support.episodes import assert_same_seed_same_episode, episode
 
 SIZES = {"multiwalker": (2, 31, 4), "waterworld": (2, 242, 2), "pursuit": (8, 147, 5)}
 """Agents, observation, action dimensions (actions in pursuit), with the paper's arguments."""

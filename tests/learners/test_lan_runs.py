@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from runners.launch import curves, in_process
 from shoal.utils import checkpoint as checkpoints
+from support.launch import curves, in_process
 
 WALK = ["--env-config=pettingzoo", "with", "env_args.key=pettingzoo.sisl.multiwalker_v9", "env_args.time_limit=12"]
 SMALL = ["seed=3", "runner=episode", "batch_size=3", "buffer_size=8", "rnn_hidden_dim=8", "value_embed_dim=8"]

@@ -8,7 +8,6 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from reproduce.made import watched
 from shoal.components.action_selectors import greedy
 from shoal.components.batch import PackedSteps
 from shoal.components.replay import ReplayBuffer, ReplaySettings
@@ -20,6 +19,7 @@ from shoal.learners.learner import Learner
 from shoal.reproduce.payoff_game import METHODS
 from shoal.reproduce.payoff_record import PayoffRecord
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
+from support.made import watched
 
 CPU = torch.device("cpu")
 GAME = MatrixGameSettings()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from recording.sacred_run import CAPTURED, experiment
 from shoal.recording import captured_output
 from shoal.recording.captured_output import bounded_output, guard_output
 from shoal.recording.run_folder import file_observer
+from support.sacred_run import CAPTURED, experiment
 
 
 class TestBoundedOutput:

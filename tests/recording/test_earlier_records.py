@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runners.launch import in_process
 from shoal.analysis.records import read_run
 from shoal.analysis.sources import gather
 from shoal.analysis.study import study
 from shoal.recording.reader import read_record
+from support.launch import in_process
 
 EARLIER = Path(__file__).parent / "earlier"
 GAME = ["--config=vdn", "--env-config=matrix_game", "with", "runner=episode", "t_max=40", "test_interval=20"]

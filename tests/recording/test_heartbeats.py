@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import shoal.recording
-from recording.sacred_run import CAPTURED, experiment, read
 from shoal.recording.heartbeats import flush_record
 from shoal.recording.run_folder import file_observer
+from support.sacred_run import CAPTURED, experiment, read
 
 SCRIPT = """
 import sys, time

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from runners.launch import Recorder
 from shoal import registry
 from shoal.components.action_selectors import GaussianNoise, GaussianNoiseSettings
 from shoal.config import files
@@ -15,6 +14,7 @@ from shoal.recording import metric_names
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger
 from shoal.recording.metric_names import environment_key, is_better, judge, key_of, label, metric_of, score, shown
+from support.launch import Recorder
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_no_environment_key_gives_a_name_of_shoals():
 # The list of Shoal's own names.
 
 SMALL = {
-    "env": "runners.team_env:SortedTeamEnv",
+    "env": "support.team_env:SortedTeamEnv",
     "runner": "episode",
     "seed": 3,
     "batch_size": 2,
@@ -146,7 +146,7 @@ def recorded(tmp_path_factory):
     for alg in files.names("algs"):
         raw = {key: value for key, value in files.load("algs", alg).items() if key != "env_args"} | SMALL
         if registry.find("mac", raw.get("mac", "basic_mac")).chooses_vectors:
-            raw |= {"env_args": {"continuous": True}, "env": "runners.team_env:TeamEnv"}
+            raw |= {"env_args": {"continuous": True}, "env": "support.team_env:TeamEnv"}
         raw |= {"mq_manage_interval": 1} if raw.get("mac") == "mq_mac" else {}
         raw |= {"breakpoint": 5} if raw.get("agent") == "att_rnn" else {}
         names |= recorded_by(raw, tmp_path_factory.mktemp(alg))

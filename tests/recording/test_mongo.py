@@ -14,7 +14,7 @@ from shoal.recording.mongo import check, connect
 from shoal.recording.mongo_address import redact
 from shoal.recording.mongo_run import Entry, MongoRun
 from shoal.utils.errors import UserError
-from utils.mongo_server import MongoServer, contents, points
+from support.mongo_server import MongoServer, contents, points
 
 MOMENT = datetime(2024, 1, 2)
 

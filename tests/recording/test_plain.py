@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recording.sacred_run import MOMENT
 from shoal.recording.plain import plain
+from support.sacred_run import MOMENT
 
 
 class TestPlain:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.record import record
 from shoal.recording.reader import SILENCE, checkpoints_of, read_record
 from shoal.utils.errors import UserError
+from support.record import record
 
 
 def written(path, **files):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from recording.sacred_run import CAPTURED, MOMENT, START, experiment, measured, read
 from shoal.recording.run_folder import file_observer
 from shoal.utils.errors import UserError
+from support.sacred_run import CAPTURED, MOMENT, START, experiment, measured, read
 
 
 class TestFiles:

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runners.launch import curves, in_process, read_json, start, wait_until
 from shoal.cli import main
 from shoal.recording import reader
 from shoal.recording.mongo import connect
 from shoal.recording.mongo_address import MONGO_VARIABLE
-from utils.mongo_server import MongoServer, contents, points
+from support.launch import curves, in_process, read_json, start, wait_until
+from support.mongo_server import MongoServer, contents, points
 
 PATIENCE = 240
 GAME = ["--config=vdn", "--env-config=matrix_game", "with", "runner=episode", "seed=3", "t_max=40", "batch_size=4"]
 QUICK = [*GAME, "buffer_size=40", "test_nepisode=2", "test_interval=10", "runner_log_interval=5"]
 SAVE = ["learner_log_interval=5", "save_model_interval=10"]
-HELD = [*QUICK, *SAVE, "env=runners.held_game:HeldGame"]
+HELD = [*QUICK, *SAVE, "env=support.held_game:HeldGame"]
 RUN = Path("results") / "sacred" / "1"
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.launch import in_process
 from shoal.reproduce import action_map, codebook
 from shoal.utils.errors import UserError
+from support.launch import in_process
 
 ARGS = ["env_args.key=pettingzoo.sisl.multiwalker_v9", "env_args.time_limit=10", "runner=episode", "batch_size=2"]
 SMALL = ["buffer_size=4", "seed=1", "t_max=40", "test_nepisode=1", "rnn_hidden_dim=8", "mq_k=6"]

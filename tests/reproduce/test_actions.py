@@ -2,10 +2,10 @@
 
 import pytest
 
-from analysis.record import PNG, record
 from shoal.analysis.records import read_run
 from shoal.reproduce.actions import draw, main, panels
 from shoal.utils.errors import UserError
+from support.record import PNG, record
 
 TESTS = {
     "test_action_attack_mean": ([0, 100], [0.1, 0.8]),

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from analysis.record import PNG, record
 from shoal.analysis.records import read_run
 from shoal.reproduce.confidence import confidence, draw, main, moments
 from shoal.utils.errors import UserError
+from support.record import PNG, record
 
 STEPS = [0, 100, 200, 300]
 TESTS = {"test_return_mean": ([0, 300], [1.0, 5.0]), "test_teacher_return_mean": ([0, 300], [2.0, 5.0])}

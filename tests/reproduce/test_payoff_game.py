@@ -5,9 +5,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from analysis.record import PNG
-from reproduce.made import payoff_run, trained, watched
-from runners.launch import in_process
 from shoal.analysis.starts import read_runs
 from shoal.callbacks.callback import Callback
 from shoal.config import files
@@ -17,6 +14,9 @@ from shoal.reproduce.payoff_game import METHODS, counted, shares, typical
 from shoal.reproduce.payoff_methods import BEHAVIOUR_WATCHER, COMMON, OUR_S2Q, WATCHER, method
 from shoal.reproduce.payoff_record import PayoffRecord, joint_actions, name_of, records_of
 from shoal.utils.errors import UserError
+from support.launch import in_process
+from support.made import payoff_run, trained, watched
+from support.record import PNG
 
 GAME = files.load("envs", "matrix_game_shift")["env_args"]
 STILL = files.load("envs", "matrix_game")["env_args"]

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.record import record
 from shoal.analysis.records import read_run
 from shoal.analysis.study import study
 from shoal.recording.metric_names import TEST_RETURN
 from shoal.reproduce import sisl
 from shoal.reproduce.sisl_baselines import COLUMNS, FORAGE, IDLE, UNIFORM
 from shoal.utils.errors import UserError
+from support.record import record
 
 PAID = {("waterworld", UNIFORM): -50, ("waterworld", IDLE): 0, ("waterworld", FORAGE): 30}
 PAID |= {("multiwalker", UNIFORM): -104, ("multiwalker", IDLE): -103}

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from reproduce.made import payoff_run, run, trained
 from shoal.config import files
 from shoal.reproduce import cadp, codebook, lan, lan_pictures, payoff_exploration, payoff_game, smax
 from shoal.reproduce.declaration import Verdict
 from shoal.reproduce.judging import higher
 from shoal.reproduce.sisl_baselines import COLUMNS, FORAGE, IDLE, UNIFORM
+from support.made import payoff_run, run, trained
 
 SHIFT = files.load("envs", "matrix_game_shift")["env_args"]
 STILL = files.load("envs", "matrix_game")["env_args"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runners.launch import in_process
-from runners.reflex import Reflex
-from runners.team_env import TeamEnv, TeamEnvSettings
 from shoal.runners.runner import EpisodeRunner, ParallelRunner, ParallelRunnerSettings, RunnerSettings
+from support.launch import in_process
+from support.reflex import Reflex
+from support.team_env import TeamEnv, TeamEnvSettings
 
 
 class Drawn(TeamEnv):
@@ -96,8 +96,8 @@ SMALL = ["seed=3", "t_max=12", "batch_size=2", "buffer_size=4", "test_nepisode=2
 @pytest.mark.parametrize(
     ("env", "key", "drawn"),
     [
-        ("gymma", "envs.foreign:ShoalModern-v0", True),
-        ("gymma", "envs.foreign:ShoalUndrawn-v0", False),
+        ("gymma", "support.foreign:ShoalModern-v0", True),
+        ("gymma", "support.foreign:ShoalUndrawn-v0", False),
     ],
 )
 def test_an_evaluation_leaves_a_gif_or_a_sentence(env, key, drawn, tmp_path, capsys, caplog):

@@ -10,15 +10,15 @@ import numpy as np
 import psutil
 import pytest
 
-from runners.launch import all_gone, environment, wait_until
-from runners.reflex import Reflex
-from runners.team_env import TeamEnv, TeamEnvSettings, VectorisedTeamEnv, finish, is_unlucky
 from shoal.envs.team import EPISODE_FAILED
 from shoal.runners import ray_workers
 from shoal.runners.ray_workers import RayRunner, RayRunnerSettings
 from shoal.runners.runner import ParallelRunner, ParallelRunnerSettings
 from shoal.utils import cluster
 from shoal.utils.errors import UserError
+from support.launch import all_gone, environment, wait_until
+from support.reflex import Reflex
+from support.team_env import TeamEnv, TeamEnvSettings, VectorisedTeamEnv, finish, is_unlucky
 
 pytestmark = pytest.mark.slow  # starts a cluster
 SEED = 3
@@ -253,7 +253,7 @@ print("status", status, "ray" in sys.modules)
 
 @pytest.mark.parametrize("kind", ["parallel", "ray"])
 def test_only_a_run_that_asks_for_ray_starts_it_and_it_ends_with_the_run(tmp_path, kind):
-    args = [*QUICK.format(kind).split(), "batch_size_run=2", "env=runners.plain_game:PlainMatrixGame"]
+    args = [*QUICK.format(kind).split(), "batch_size_run=2", "env=support.plain_game:PlainMatrixGame"]
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, *args], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
     )

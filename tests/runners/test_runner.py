@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from runners.launch import workers_of
-from runners.reflex import Reflex
-from runners.team_env import (
+from shoal.components.batch import episode_lengths, transition_mask
+from shoal.components.replay import ReplayBuffer, ReplaySettings
+from shoal.config.settings import RunSettings
+from shoal.envs.team import EPISODE_FAILED
+from shoal.experiment import ExperimentSettings, summary
+from shoal.runners.runner import EpisodeRunner, ParallelRunner, ParallelRunnerSettings, Runner, RunnerSettings
+from shoal.runners.supervised import EnvironmentsFailedError
+from shoal.utils.errors import NonFiniteError, UserError
+from support.launch import workers_of
+from support.reflex import Reflex
+from support.team_env import (
     FAILED_REWARD,
     NamedTeamEnv,
     SortedTeamEnv,
@@ -20,14 +28,6 @@ from runners.team_env import (
     in_this_process,
     is_unlucky,
 )
-from shoal.components.batch import episode_lengths, transition_mask
-from shoal.components.replay import ReplayBuffer, ReplaySettings
-from shoal.config.settings import RunSettings
-from shoal.envs.team import EPISODE_FAILED
-from shoal.experiment import ExperimentSettings, summary
-from shoal.runners.runner import EpisodeRunner, ParallelRunner, ParallelRunnerSettings, Runner, RunnerSettings
-from shoal.runners.supervised import EnvironmentsFailedError
-from shoal.utils.errors import NonFiniteError, UserError
 
 ALL = TeamEnvSettings(fail_share=1.0)
 
@@ -452,7 +452,7 @@ def test_no_copies_are_refused():
 
 def run_settings(**changes):
     raw = {
-        "env": "runners.team_env:TeamEnv",
+        "env": "support.team_env:TeamEnv",
         "env_args": {"continuous": True},
         "learner": "q_learner",
         "runner": "episode",

@@ -14,15 +14,15 @@ import numpy as np
 import psutil
 import pytest
 
-from runners.hiding_env import PROCESSES, HidingEnv, HidingEnvSettings
-from runners.launch import all_gone, environment, wait_until, workers_of
-from runners.team_env import TeamEnv, TeamEnvSettings, finish, first_available, in_this_process, is_unlucky
 from shoal.envs.team import EPISODE_FAILED
 from shoal.runners import supervised
 from shoal.runners.runner import EpisodeRunner, ParallelRunner
 from shoal.runners.supervised import RolloutAbandonedError
 from shoal.runners.workers import EnvFactory, HoldAtEnd, WorkerVectorEnv, _become_worker, in_process
 from shoal.utils.errors import UserError
+from support.hiding_env import PROCESSES, HidingEnv, HidingEnvSettings
+from support.launch import all_gone, environment, wait_until, workers_of
+from support.team_env import TeamEnv, TeamEnvSettings, finish, first_available, in_this_process, is_unlucky
 
 
 def test_a_finished_episode_stays_at_its_end_until_reset():
@@ -193,7 +193,7 @@ def test_an_environment_that_cannot_be_used_is_not_tried_again():
 PARENT = """
 import sys
 import time
-from runners.hiding_env import HidingEnv, HidingEnvSettings
+from support.hiding_env import HidingEnv, HidingEnvSettings
 from shoal.runners.workers import WorkerVectorEnv
 
 if __name__ == "__main__":
@@ -237,7 +237,7 @@ def test_an_environment_that_cannot_be_closed_costs_a_warning(runner, fault, mon
 
 
 FORGETFUL = """
-from runners.team_env import TeamEnv, TeamEnvSettings
+from support.team_env import TeamEnv, TeamEnvSettings
 from shoal.runners.workers import WorkerVectorEnv
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from runners.launch import MAIN, wait_until
+from support.launch import MAIN, wait_until
 
 SCRIPT = MAIN.parents[1] / "scripts" / "ray_on_slurm.sh"
 

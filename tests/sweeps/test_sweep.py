@@ -9,14 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runners.launch import MAIN, all_gone, environment, read_json, wait_until
 from shoal.sweeps import child
 from shoal.sweeps.cli import main
 from shoal.utils import checkpoint as checkpoints
+from support.launch import MAIN, all_gone, environment, read_json, wait_until
 
 SWEEP = MAIN.with_name("sweep.py")
 TEAM = """
-env: runners.team_env:TeamEnv
+env: support.team_env:TeamEnv
 env_args: {step_s: 0.01, episode_limit: 6}
 """
 SIZES = ["runner=episode", "batch_size=4", "buffer_size=40", "test_nepisode=2", "t_max=400", "use_cuda=False"]

@@ -6,8 +6,8 @@ import sys
 import psutil
 import pytest
 
-from runners.launch import all_gone, wait_until
 from shoal.utils.guardian import Guardian, marked
+from support.launch import all_gone, wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 

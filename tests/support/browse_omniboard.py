@@ -1,4 +1,4 @@
-"""Omniboard in a browser that nobody sees: `python tests/browse_omniboard.py URL RUN_ID PICTURE METRIC ...`."""
+"""Omniboard in a browser that nobody sees: `python tests/support/browse_omniboard.py URL RUN_ID PICTURE METRIC ...`."""
 
 import shutil
 import sys

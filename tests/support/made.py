@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from runners.launch import in_process
 from shoal.analysis.records import RecordedRun
 from shoal.analysis.starts import read_runs
 from shoal.reproduce.declaration import Arm, Trained
 from shoal.reproduce.payoff_record import BEHAVIOUR, GREEDY, JOINT_Q, Q_STAR, PayoffRecord, joint_actions
+from support.launch import in_process
 
 NAMES = joint_actions(2, 3)
 

@@ -1,4 +1,4 @@
-"""A reproduction of seconds, and its command line: python tests/reproduce/tiny.py tiny --out DIR"""
+"""A reproduction of seconds, and its command line: python tests/support/tiny.py tiny --out DIR"""
 
 import sys
 

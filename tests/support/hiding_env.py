@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from runners.team_env import TeamEnv, TeamEnvSettings
+from support.team_env import TeamEnv, TeamEnvSettings
 
 GAME = "import os, sys, time; open(os.path.join(sys.argv[1], str(os.getpid())), 'w').close(); time.sleep(600)"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import tiny
-from reproduce.made import run, trained
 from shoal.recording.reader import Record
 from shoal.reproduce import report, running
 from shoal.reproduce.__main__ import main
+from support import tiny
+from support.made import run, trained
 
 
 def made(tmp_path, starts=1, **config):

@@ -4,7 +4,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from runners.team_env import TeamEnv
+from support.team_env import TeamEnv
 
 
 class Reflex(nn.Module):

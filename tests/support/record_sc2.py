@@ -1,6 +1,6 @@
 """Records one battle of the real `smac` (over the stand-in, or the game) for `fake_smac.py`.
 
-usage: SC2PATH=FOLDER python tests/envs/record_sc2.py [FILE]
+usage: SC2PATH=FOLDER python tests/support/record_sc2.py [FILE]
 """
 
 import sys

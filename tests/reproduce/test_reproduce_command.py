@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.record import PNG
-from reproduce import tiny
-from runners.launch import environment, read_json, wait_until
 from shoal.analysis.starts import read_runs
 from shoal.reproduce import catalogue, running
 from shoal.reproduce.__main__ import main
 from shoal.utils import checkpoint as checkpoints
+from support import tiny
+from support.launch import environment, read_json, wait_until
+from support.record import PNG
 
 
 def start(cwd: Path, *args: str) -> subprocess.Popen[bytes]:
