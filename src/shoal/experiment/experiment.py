@@ -1,162 +1,41 @@
 """One run, start to finish: build, collect, train, evaluate, save. Nothing algorithmic."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from shoal import registry
 from shoal.best_policy import BestPolicy
 from shoal.callbacks.callback import Callback, Callbacks
 from shoal.callbacks.callback import build as build_callbacks
 from shoal.components.alarm import Alarm, RangeAlarm
 from shoal.components.memory import Memory
-from shoal.components.schedules import TMax
 from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.controller import Controller
-from shoal.declare import Checked, FileName, PathText, Range, Role, shown
+from shoal.declare import shown
+from shoal.experiment.mismatch import SIZES_OF_NETWORKS, difference, is_lack_of_memory, largest_widths, other_sizes
+from shoal.experiment.progress import Progress, summary
+from shoal.experiment.replays import save_replays
+from shoal.experiment.saving import Saver
+from shoal.experiment.settings import ExperimentSettings
 from shoal.learners.learner import Learner
 from shoal.recording import metric_names
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger
-from shoal.recording.mongo_address import refuse_secret
 from shoal.runners.runner import NonFiniteEpisodeError, Runner
 from shoal.runners.supervised import EnvironmentsFailedError, RolloutAbandonedError
-from shoal.utils import checkpoint as checkpoints
-from shoal.utils.dotted import flatten
 from shoal.utils.errors import NonFiniteError, UserError
 from shoal.utils.memory import keep_freed_memory
-from shoal.utils.seeding import LARGEST_SEED, random_state, seed_everything, set_random_state, unless_raised
+from shoal.utils.seeding import random_state, seed_everything, set_random_state, unless_raised
 from shoal.utils.signals import Interrupted, StopRequest
 
-NETWORKS = ("agent", "mixer", "mac", "critic", "central_mac", "central_agent", "central_mixer")
-"""Kinds of component whose settings size networks."""
-SIZING = (Role.METHOD, Role.TASK)
-"""Roles of the settings on which it depends whether a checkpoint fits."""
-SIZES_OF_NETWORKS = ("n_agents", "n_actions", "obs_dim", "state_dim", "discrete")
-"""Of an environment: what a resumed run must keep."""
-MOST_NAMED = 8
-"""Differing settings that a sentence names."""
-MOST_THREADS = 1024
-"""Of torch. Starting more than the operating system allows would end the process without a word."""
-
-
-@dataclass(frozen=True)
-class ExperimentSettings(Checked):
-    env: Annotated[str, "environment suite"]
-    learner: Annotated[str, "learner: loss, updates and targets"]
-    name: Annotated[str, "name of the run in records and folder names", FileName(), Role.NAME] = "run"
-    runner: Annotated[
-        str, "how environments run: episode (one), parallel (many), ray (on other machines)", Role.HARDWARE
-    ] = "parallel"
-    mac: Annotated[str, "controller: observations in, actions out"] = "basic_mac"
-    memory: Annotated[str, "what the learner learns from: past episodes (replay)"] = "replay"
-    seed: Annotated[
-        int | None, "seed of all randomness; null: drawn, and recorded", Range(0, LARGEST_SEED), Role.SEED
-    ] = None
-    t_max: TMax = 2_000_000
-    use_cuda: Annotated[bool, "train on a GPU if there is one", Role.HARDWARE] = True
-    torch_threads: Annotated[
-        int,
-        "threads of one torch operation; 0: torch decides",
-        Range(0, MOST_THREADS),
-        Role.HARDWARE,
-    ] = 1
-    test_interval: Annotated[int, "environment steps between tests", Range(1), Role.MEASURE] = 10_000
-    test_nepisode: Annotated[
-        int, "episodes per test, rounded down to whole rollouts (at least one)", Range(1), Role.MEASURE
-    ] = 32
-    absolute_test_nepisode: Annotated[
-        int,
-        "episodes of one more test, at the end, of the policy with the best test (the absolute metric; the "
-        "evaluation protocol asks for 10 x test_nepisode); 0: none",
-        Range(0),
-        Role.MEASURE,
-    ] = 0
-    range_alarm: Annotated[
-        bool,
-        "warn once, and record, when values leave the range of possible returns or inputs are far too large or grow",
-        Role.MEASURE,
-    ] = True
-    runner_log_interval: Annotated[
-        int, "environment steps between records of the training episodes' metrics", Range(1), Role.MEASURE
-    ] = 10_000
-    learner_log_interval: Annotated[
-        int, "environment steps between records of the learner's metrics", Range(1), Role.MEASURE
-    ] = 10_000
-    local_results_path: Annotated[str, "folder of all results", PathText(needed=True), Role.RECORD] = "results"
-    use_tensorboard: Annotated[bool, "also record for TensorBoard, in <local_results_path>/tb_logs", Role.RECORD] = (
-        False
-    )
-    mongo_url: Annotated[
-        str | None,
-        "MongoDB that also records the run: HOST:PORT:DB or mongodb://... (passwords: see docs/recording.md)",
-        Role.RECORD,
-    ] = None
-    save_model: Annotated[bool, "save checkpoints, in <local_results_path>/models", Role.RECORD] = True
-    save_model_interval: Annotated[int, "environment steps between checkpoints", Range(1), Role.RECORD] = 50_000
-    keep_checkpoints: Annotated[
-        int, "number of newest checkpoints to keep, in addition to the best test's; 0: all", Range(0), Role.RECORD
-    ] = 3
-    checkpoint_path: Annotated[
-        str, "checkpoint file or folder to start from, or to evaluate", PathText(), Role.START
-    ] = ""
-    callbacks: Annotated[
-        list[str], "import paths of callbacks, such as [shoal.callbacks:CSV,my_module:Watch]", Role.RECORD
-    ] = field(default_factory=list)
-    load_step: Annotated[int, "environment step of the checkpoint to load; 0: the newest", Range(0), Role.START] = 0
-    evaluate: Annotated[bool, "test the loaded checkpoint (greedy actions) instead of training", Role.START] = False
-    save_replay: Annotated[
-        bool,
-        "with evaluate=True: save the first test episode as an animated GIF, and as the game's own replay file",
-        Role.START,
-    ] = False
-    resume: Annotated[str, "recorded run, or its folder of checkpoints, to resume", PathText(), Role.START] = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.evaluate and not self.checkpoint_path:
-            raise UserError("evaluate=True needs the checkpoint to test: add checkpoint_path=results/models/...")
-        if self.mongo_url:
-            refuse_secret(self.mongo_url)
-        if self.save_replay and not self.evaluate:
-            raise UserError("save_replay=True needs a trained team: add evaluate=True and checkpoint_path=...")
-        if self.resume and self.checkpoint_path:
-            raise UserError("resume and checkpoint_path exclude each other: resume already names the checkpoint.")
-
-
 _SPARE_FILES = 8
-
-
-@dataclass
-class Progress:
-    """The counters of a run; with the random states, all that decides what it does next."""
-
-    t_env: int = 0
-    episode: int = 0
-    env_restarts: int = 0
-    episodes_dropped: int = 0
-    last_test: int | None = None
-    last_result: dict[str, float] = field(default_factory=dict)
-    """What the last test measured: the result of a run that is resumed behind its final test."""
-    last_runner_log: int = 0
-    last_learner_log: int = 0
-    last_save: int = 0
-    since_log: dict[str, list[float]] = field(default_factory=dict)
-    info_keys: list[str] = field(default_factory=list)
-    """What the environment's infos have held so far: an episode without one of them counts 0."""
-    best: list[float] = field(default_factory=list)
-    """The score of the best test so far (``metric_names.score``); empty before there is one."""
-
-    def due(self, last: int | None, interval: int) -> bool:
-        """Whether ``interval`` environment steps have passed since ``last``."""
-        return last is None or self.t_env - last >= interval
 
 
 class Experiment:
@@ -180,6 +59,7 @@ class Experiment:
         self.logger = logger
         self.console = console
         self.model_dir = model_dir
+        self.saver = Saver(self.settings, model_dir, logger)
         self.callbacks = Callbacks([*build_callbacks(self.settings.callbacks), *callbacks])
         self._started = self._ended = False
         self.record = record
@@ -212,22 +92,11 @@ class Experiment:
             self.best = BestPolicy() if s.absolute_test_nepisode and not s.evaluate else None
         except BaseException as error:
             self.runner.close()
-            if _is_lack_of_memory(error):
+            if is_lack_of_memory(error):
                 raise UserError(
-                    f"The networks of these settings do not fit into memory: lower {self._largest_widths()}."
+                    f"The networks of these settings do not fit into memory: lower {largest_widths(settings)}."
                 ) from error
             raise
-
-    def _largest_widths(self) -> str:
-        """The largest numbers that networks are built from, as settings."""
-        run = self.all_settings
-        sizes = {
-            key: run.values[key]
-            for key, row in run.declared.items()
-            if row.reader.partition("=")[0] in NETWORKS and type(run.values.get(key)) is int
-        }
-        largest = sorted(sizes, key=lambda key: -sizes[key])[:2]
-        return " or ".join(f"{key}={sizes[key]}" for key in largest)
 
     def _make_memory(self) -> Memory:
         memory: Memory = self.all_settings.make(
@@ -294,7 +163,7 @@ class Experiment:
             except NonFiniteError as error:
                 if self.settings.evaluate:
                     raise
-                raise NonFiniteError(f"{error} {self._newest_saved()}") from error
+                raise NonFiniteError(f"{error} {self.saver.describe_newest()}") from error
 
     def _train(self, stop: StopRequest) -> dict[str, float]:
         s, p = self.settings, self.progress
@@ -313,7 +182,7 @@ class Experiment:
                 if s.save_model and not self._is_saved():
                     raise UserError(
                         f"The run has come to its end at t_env {p.t_env:,}, but its last checkpoint could not be "
-                        f"written to {self.model_dir} (see the warning above). {self._newest_saved()}"
+                        f"written to {self.model_dir} (see the warning above). {self.saver.describe_newest()}"
                     )
                 return result
             self._collect_and_learn()
@@ -480,7 +349,12 @@ class Experiment:
                 restarts += rollout.env_restarts
                 dropped += rollout.episodes_dropped
                 if frames is not None:
-                    self._save_replays(frames)
+                    save_replays(
+                        frames,
+                        Path(s.local_results_path) / "replays" / f"{self.model_dir.name}.gif",
+                        self.runner,
+                        self.logger,
+                    )
                 frames = None  # the first episode alone
                 for key, values in rollout.stats.items():
                     stats.setdefault(key, []).extend(values)
@@ -491,32 +365,11 @@ class Experiment:
         self.progress.episodes_dropped += dropped
         return stats
 
-    def _save_replays(self, frames: list[np.ndarray]) -> None:
-        """The pictures, if any, and the game's own replay, if it has one. No reason to lose an evaluation."""
-        try:
-            if frames:
-                self.logger.info(f"replay {self._save_pictures(frames)}")
-            path = self.runner.save_replay()
-            if path is not None:
-                self.logger.info(f"replay {path}")
-        except (OSError, UserError, ValueError) as error:
-            self.logger.warning(f"The replay is incomplete: {error}")
-
-    def _save_pictures(self, frames: list[np.ndarray]) -> Path:
-        """An animated picture of an episode. Returns its path."""
-        from PIL import Image
-
-        path = Path(self.settings.local_results_path) / "replays" / f"{self.model_dir.name}.gif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        first, *rest = [Image.fromarray(frame) for frame in frames]
-        first.save(path, save_all=True, append_images=rest, duration=125, loop=0)
-        return path
-
     def _stop_if_asked(self, stop: StopRequest) -> None:
         self._stop_if_a_callback_failed()
         if stop.signum is None:
             return
-        raise Interrupted(stop.signum, None if self.settings.evaluate else self.save(last=True) or self._newest())
+        raise Interrupted(stop.signum, None if self.settings.evaluate else self.save(last=True) or self.saver.newest())
 
     def _stop_if_a_callback_failed(self) -> None:
         """At a point that a resumed run can go on from."""
@@ -525,7 +378,7 @@ class Experiment:
             return
         if self._started and not self.settings.evaluate and not self._is_saved():
             saved = self.save(last=True)
-        newest = saved or self._newest()
+        newest = saved or self.saver.newest()
         advice = f"Go on later with resume={newest.parent}." if newest is not None else ""
         if isinstance(error, UserError):
             raise UserError(f"{error} {advice}".rstrip()) from error
@@ -547,66 +400,25 @@ class Experiment:
             self._ended = True
             self.callbacks.on_end(self, result)
 
-    def _newest_saved(self) -> str:
-        """A sentence that says which checkpoint there is."""
-        newest = self._newest()
-        if newest is None:
-            return "No checkpoint was saved before."
-        return (
-            f"The newest checkpoint is of t_env {int(newest.stem):,}; to resume it: with resume={self.model_dir} "
-            "(and KEY=VALUE for a setting that is to change)."
-        )
-
-    def _newest(self) -> Path | None:
-        steps = checkpoints.steps_in(self.model_dir) if self.settings.save_model else []
-        return self.model_dir / f"{steps[-1]}{checkpoints.SUFFIX}" if steps else None
-
     def _is_saved(self) -> bool:
         """Whether the newest checkpoint is of this very step."""
         p = self.progress
-        return p.last_save == p.t_env and (self.model_dir / f"{p.t_env}{checkpoints.SUFFIX}").is_file()
+        return p.last_save == p.t_env and self.saver.has(p.t_env)
 
     def save(self, last: bool = False) -> Path | None:
         """Write a checkpoint of the whole run, if checkpoints are wanted. Returns its path, or None.
 
-        On a full disk older ones make room for the ``last``; if that is not enough, it does without the replay memory.
+        The ``last`` one may take the room of older ones on a full disk.
         """
-        s, p = self.settings, self.progress
+        p = self.progress
         p.last_save = p.t_env
-        if not s.save_model:
+        if not self.settings.save_model:
             return None
-        try:
-            content = self._content(with_episodes=True)
-            self.logger.flush()  # what a resumed run does not repeat is in the record first
-            path = self._save_last(content) if last else checkpoints.save(content, self.model_dir, p.t_env)
-        except OSError as error:
-            self.logger.warning(f"No checkpoint at {p.t_env:,}: {self.model_dir} cannot be written ({error.strerror}).")
-            return None
-        self.logger.info(f"checkpoint {path}")
-        self.callbacks.on_checkpoint(self, path)
-        try:  # only now that the new one is whole
-            keep_buffers = self.memory.keep_buffers if self.memory else 0
-            checkpoints.prune(self.model_dir, p.t_env, s.keep_checkpoints, keep_buffers)
-        except Exception as error:  # of the file system, or a damaged file: no reason to end a run
-            self.logger.warning(f"Older checkpoints in {self.model_dir} could not be deleted: {error}.")
+        path = self.saver.save(self._content(with_episodes=True), p.t_env, last)
+        if path is not None:
+            self.callbacks.on_checkpoint(self, path)
+            self.saver.prune(p.t_env, self.memory.keep_buffers if self.memory else 0)
         return path
-
-    def _save_last(self, content: dict[str, Any]) -> Path:
-        room = checkpoints.make_room(self.model_dir, self.progress.t_env)
-        while True:
-            try:
-                return checkpoints.save(content, self.model_dir, self.progress.t_env)
-            except OSError as error:
-                if error.errno not in checkpoints.NO_ROOM:
-                    raise
-                deleted = next(room, None)
-                if deleted is not None:
-                    self.logger.warning(f"The disk is full: {deleted} makes room for the last checkpoint.")
-                elif content["buffer"]["episodes"] is not None:
-                    content = checkpoints.without_memory(content)
-                    self.logger.warning("The disk is full: the last checkpoint is saved without the replay memory.")
-                else:
-                    raise
 
     def _save_if_best(self, metrics: dict[str, float]) -> None:
         s, p = self.settings, self.progress
@@ -614,24 +426,8 @@ class Experiment:
         if s.evaluate or not metric_names.is_better(score, p.best):
             return
         before, p.best = p.best, score
-        if s.save_model:
-            try:
-                content = self._content(with_episodes=False)
-                self.logger.flush()
-                checkpoints.write(content, self.model_dir / checkpoints.BEST)
-            except OSError as error:
-                p.best = before  # what is there is still that one's
-                self.logger.warning(f"The best test's checkpoint cannot be written ({error.strerror}).")
-
-    def _best_saved(self) -> list[float]:
-        """How the best checkpoint did, which may be younger than the one that the run goes on from."""
-        path = self.model_dir / checkpoints.BEST
-        if not path.is_file():
-            return []
-        try:
-            return metric_names.stored_score(checkpoints.load(path)["progress"]["best"])
-        except UserError:  # damaged: the next good test replaces it
-            return []
+        if s.save_model and not self.saver.save_best(self._content(with_episodes=False)):
+            p.best = before  # what is there is still that one's
 
     def _content(self, with_episodes: bool) -> dict[str, Any]:
         assert self.memory is not None, "an evaluation saves nothing"
@@ -658,7 +454,7 @@ class Experiment:
         """
         if self.alarm is not None and "alarm" in content:  # the networks were trained on those returns
             self.alarm.load_state_dict(content["alarm"])
-        if whole and (sizes := self._other_sizes(content, SIZES_OF_NETWORKS)):  # they may fit by chance
+        if whole and (sizes := other_sizes(content, self.runner.spec, SIZES_OF_NETWORKS)):  # they may fit by chance
             raise UserError(f"The checkpoint does not fit this run: {sizes}.")
         try:
             progress = Progress(**content["progress"])
@@ -667,7 +463,7 @@ class Experiment:
             else:
                 self.learner.load_state_dict(content["learner"])
                 self.progress = progress
-                progress.best = max(metric_names.stored_score(progress.best), self._best_saved())
+                progress.best = max(metric_names.stored_score(progress.best), self.saver.best_score())
                 self.runner.load_state_dict(content["runner"])
                 if self.memory is not None:
                     self.memory.load_state_dict(content["buffer"])
@@ -678,39 +474,9 @@ class Experiment:
             self.progress.t_env = progress.t_env
             self.progress.last_save = progress.t_env
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"The checkpoint does not fit this run: {self._difference(content)}.") from error
-
-    def _difference(self, content: dict[str, Any]) -> str:
-        """In what a checkpoint's run was another one than this, what decides about its networks first."""
-        theirs, ours = flatten(content.get("config", {})), flatten(self.all_settings.values)
-        declared = self.all_settings.declared
-        keys = [k for k in ours if k in theirs and theirs[k] != ours[k] and declared[k].role in SIZING]
-        keys.sort(key=self._weight)
-        if keys and self._weight(keys[0]) < _WEIGHTLESS:
-            keys = [k for k in keys if self._weight(k) < _WEIGHTLESS]
-        settings = ", ".join(f"{k}={_said(theirs[k])} (now {_said(ours[k])})" for k in keys[:MOST_NAMED])
-        more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
-        causes = (self._other_sizes(content), f"it was made with {settings}{more}" if keys else "")
-        return "; ".join(filter(None, causes)) or "it holds other networks than the settings describe"
-
-    def _weight(self, key: str) -> int:
-        """How far down a setting stands among the causes of a mismatch."""
-        reader = self.all_settings.declared[key].reader.partition("=")[0]
-        if key in registry.COMPONENTS:
-            return 0
-        return 1 if reader in NETWORKS else {"learner": 2, "env": 3}.get(reader, _WEIGHTLESS)
-
-    def _other_sizes(self, content: Mapping[str, Any], looked_at: Collection[str] = ()) -> str:
-        """The environment's sizes that a checkpoint has otherwise; empty where none, or where it does not know them."""
-        theirs, ours = content.get("spec"), asdict(self.runner.spec)
-        if not isinstance(theirs, Mapping):
-            return ""
-        sizes = [
-            f"{key} {theirs[key]} in the checkpoint, {ours[key]} here"
-            for key in looked_at or ours.keys() - {"action_classes"}
-            if key in theirs and theirs[key] != ours[key]
-        ]
-        return f"the environment's sizes differ ({'; '.join(sizes)})" if sizes else ""
+            raise UserError(
+                f"The checkpoint does not fit this run: {difference(content, self.all_settings, self.runner.spec)}."
+            ) from error
 
     def _free_files(self) -> None:
         """An environment that opens files until there are no more leaves room for the last checkpoint."""
@@ -741,23 +507,3 @@ def _is_lack_of_memory(error: BaseException) -> bool:
 
 def _said(value: Any) -> str:
     return value if isinstance(value, str) else shown(value)
-
-
-def summary(
-    stats: Mapping[str, Sequence[float]], prefix: str = "", info_keys: Collection[str] = ()
-) -> dict[str, float]:
-    """Means over episodes under PyMARL's names: ``return_mean``, ``ep_length_mean``, ``battle_won_mean``, ``win_rate``.
-
-    The denominator is the episodes that were played: one without a key of the environment's, ``info_keys`` included,
-    counts 0 there, as in PyMARL. Only a share of kinds of action leaves out episodes, those without a choice.
-    """
-    returns = stats.get(metric_names.RETURN, ())
-    metrics = {}
-    for key in dict.fromkeys([*stats, *info_keys]):
-        values = stats.get(key, ())
-        missing = 0 if metric_names.is_episode_key(key) else len(returns) - len(values)
-        if len(values) + missing:
-            metrics[metric_names.metric_of(key, prefix)] = float(np.mean([*values, *[0.0] * missing]))
-    if returns:
-        metrics[f"{prefix}return_std"] = float(np.std(returns))
-    return metrics
