@@ -3,6 +3,6 @@
 import sys
 
 if __name__ == "__main__":  # every spawned environment process imports this file
-    from shoal.cli import main
+    from shoal.command_line.main import main
 
     sys.exit(main(sys.argv))

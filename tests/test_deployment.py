@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from shoal import deployment
-from shoal.cli import main
+from shoal.command_line.main import main
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.controllers.basic import BasicMAC

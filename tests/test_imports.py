@@ -18,7 +18,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "envs": {"utils"},
     "modules": {"utils"},
     "callbacks": {"experiment", "runners", "utils"},  # the first two as types alone
-    "best_policy": {"controllers", "recording", "utils"},
     "recording": {"utils"},
     "components": {"utils"},
     "controllers": {"components", "modules", "utils"},
@@ -41,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "envs",
         "utils",
     },
-    "sweeps": {"cli", "analysis", "experiment", "recording", "config", "utils"},
+    "sweeps": {"command_line", "analysis", "experiment", "recording", "config", "utils"},
     "registry": {"utils"},
     "config": {"registry", "recording", "utils"},
     "experiment": {
@@ -53,7 +52,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "components",
         "modules",
         "envs",
-        "best_policy",
         "callbacks",
         "recording",
         "utils",
@@ -75,20 +73,14 @@ OLD_DOORS = {
 """Commands under the names that they had before ``reproduce`` was a package; nothing imports them."""
 
 ENTRY_POINTS = {
-    "cli",
-    "command",
+    "command_line",
     "__main__",
-    "train_command",
-    "listing",
-    "ending",
     "api",
     "live_run",
     "own_classes",
     "onnx_team",
     "session",
-    "options",
     "deployment",
-    "doctor",
     "__init__",
 }
 

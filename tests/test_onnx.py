@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from conftest import SPEC, VECTORS, MakeLearner
 from shoal import onnx_team
-from shoal.cli import main
+from shoal.command_line.main import main
 from shoal.components.spec import TeamSpec
 from shoal.controllers.basic import BasicMAC
 from shoal.modules.agents.rnn import RNNAgent

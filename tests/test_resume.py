@@ -221,7 +221,7 @@ def test_sigterm_outside_of_the_loop_is_recorded_too(tmp_path, moment):
         "import sys, time, pathlib\n"
         "def wait(*args):\n    pathlib.Path('waiting').touch()\n    time.sleep(600)\n"
         f"{code}\n"
-        "from shoal.cli import main\n"
+        "from shoal.command_line.main import main\n"
         "sys.exit(main(['src/main.py', *sys.argv[1:]]))\n"
     )
     args = ["--config=vdn", "--env-config=matrix_game", "with", *EPISODE, "t_max=20", "seed=1", "test_nepisode=1"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shoal import registry
-from shoal.listing import list_components
+from shoal.command_line.listing import list_components
 from support.launch import environment
 
 HEAVY = {"torch", "jax", "ray", "pandas", "sacred", "matplotlib", "numpy", "tensordict", "gymnasium", "optuna", "scipy"}
@@ -27,14 +27,14 @@ def imported_by(code: str, cwd: Path) -> set[str]:
     "code",
     [
         "import shoal",
-        "from shoal.cli import main; main(['src/main.py', '--help'])",
-        "from shoal.cli import main; main(['src/main.py'])",
-        "from shoal.cli import main; main(['src/main.py', '--list'])",
-        "from shoal.cli import main; main(['src/main.py', 'doctor', '--help'])",
-        "from shoal.command import main; main(['--help'])",
-        "from shoal.command import main; main(['list'])",
-        "from shoal.command import main; main(['evaluate', '--help'])",
-        "from shoal.command import main; main(['trian'])",
+        "from shoal.command_line.main import main; main(['src/main.py', '--help'])",
+        "from shoal.command_line.main import main; main(['src/main.py'])",
+        "from shoal.command_line.main import main; main(['src/main.py', '--list'])",
+        "from shoal.command_line.main import main; main(['src/main.py', 'doctor', '--help'])",
+        "from shoal.command_line.command import main; main(['--help'])",
+        "from shoal.command_line.command import main; main(['list'])",
+        "from shoal.command_line.command import main; main(['evaluate', '--help'])",
+        "from shoal.command_line.command import main; main(['trian'])",
     ],
 )
 def test_nothing_heavy_is_imported_to_say_something(code: str, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_nothing_heavy_is_imported_to_say_something(code: str, tmp_path: Path) -
 
 def test_a_run_imports_neither_pandas_nor_another_environment(tmp_path: Path) -> None:
     run = "['src/main.py', '--config=vdn', '--env-config=matrix_game', 'with', 't_max=1', 'test_nepisode=1']"
-    found = imported_by(f"from shoal.cli import main; main({run})", tmp_path)
+    found = imported_by(f"from shoal.command_line.main import main; main({run})", tmp_path)
     assert {"torch", "sacred"} <= found
     assert not found & {"pandas", "jax", "ray", "optuna", "scipy", "pymongo", "tensorboardX", "pettingzoo"}
 
@@ -76,7 +76,7 @@ def test_lines_read_from_the_source_are_those_of_the_classes(kind: str) -> None:
 
 def test_the_front_door_starts_without_any_package(tmp_path: Path) -> None:
     """The doctor is reached whatever is missing, so its way must not import more than the standard library."""
-    code = "from shoal.cli import main; main(['src/main.py', 'doctor', '--help'])"
+    code = "from shoal.command_line.main import main; main(['src/main.py', 'doctor', '--help'])"
     third_party = imported_by(code, tmp_path) - set(sys.stdlib_module_names) - {"shoal", "__main__"}
     assert {name for name in third_party if not _comes_with_python(name)} == set()
 

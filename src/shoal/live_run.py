@@ -23,6 +23,7 @@ from shoal.recording.pieces import RecordInPieces
 from shoal.session import (
     ResolvedConfig,
     Session,
+    add_component_sources,
     run_dir_of,
     sacred_experiment,
     say_what_mongo_lacks,
@@ -59,6 +60,7 @@ class LiveRun:
         self._session: Session | None = None
         built = build_callbacks(callbacks)
         ex = sacred_experiment(train)
+        add_component_sources(ex, settings)
         ex.configurations.append(ResolvedConfig(settings))
         if record:
             ex.observers.extend([*standard_observers(s), *observers])

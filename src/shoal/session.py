@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ from sacred.config.config_summary import ConfigSummary
 from sacred.observers import FileStorageObserver, RunObserver
 from sacred.run import Run
 
-from shoal import options
 from shoal.callbacks.callback import Callback
+from shoal.command_line import sacred_options as options
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording import metric_names
@@ -77,6 +78,13 @@ def sacred_experiment(train: Callable[[Run, Mapping[str, Any]], float | None]) -
     ex.captured_out_filter = bounded_output  # type: ignore[assignment]
     ex.main(train)
     return ex
+
+
+def add_component_sources(ex: sacred.Experiment, settings: RunSettings) -> None:
+    """Have the record keep the files of the run's components: sacred finds only what is imported at the start."""
+    for component in settings.components.values():
+        with contextlib.suppress(TypeError, OSError):  # a class made in a notebook has no file
+            ex.add_source_file(inspect.getfile(component))
 
 
 class Session:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from shoal import registry
-from shoal.cli import main
+from shoal.command_line.main import main
 from shoal.config import files, old_names
 from shoal.config.run_config import raw_config
 from shoal.config.settings import RunSettings

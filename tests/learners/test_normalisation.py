@@ -10,11 +10,11 @@ import torch
 from tensordict import TensorDict
 
 from conftest import ALGORITHMS, SPEC, VECTORS, unrolled
-from shoal.best_policy import BestPolicy
 from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
+from shoal.experiment.best_policy import BestPolicy
 from shoal.learners.learner import Learner
 from shoal.modules.layers.moments import Normaliser
 from shoal.recording.console import Console

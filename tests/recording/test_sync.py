@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shoal.cli import main
+from shoal.command_line.main import main
 from shoal.recording import reader
 from shoal.recording.mongo import connect
 from shoal.recording.mongo_address import MONGO_VARIABLE
@@ -62,7 +62,7 @@ def assert_whole(folder, database):
     for name in record["artifacts"]:
         assert stored[name] == (folder / name).read_bytes()
     sources = {name: files.get(identity).read() for name, identity in document["experiment"]["sources"]}
-    assert b"def main" in sources["cli.py"]
+    assert b"class QLearner" in sources["learners/q_learner.py"]
     assert len(sources) == len(record["experiment"]["sources"])
     return document, stored
 

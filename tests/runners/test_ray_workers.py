@@ -245,7 +245,7 @@ def test_signal_handlers_stay_ours_and_nothing_is_reported(two_machines):
 QUICK = "runner={} t_max=12 batch_size=2 buffer_size=20 test_nepisode=2 test_interval=100 save_model=False"
 RUN = """
 import sys
-from shoal.cli import main
+from shoal.command_line.main import main
 status = main(["src/main.py", "--config=iql", "--env-config=matrix_game", "with", *sys.argv[1:]])
 print("status", status, "ray" in sys.modules)
 """

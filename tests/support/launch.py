@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from shoal.cli import main
+from shoal.command_line.main import main
 from shoal.recording.series import read_series
 
 TESTS = Path(__file__).resolve().parents[1]

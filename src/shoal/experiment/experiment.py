@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from shoal.best_policy import BestPolicy
 from shoal.callbacks.callback import Callback, Callbacks
 from shoal.callbacks.callback import build as build_callbacks
 from shoal.components.alarm import Alarm, RangeAlarm
@@ -19,6 +18,7 @@ from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.controller import Controller
 from shoal.declare import shown
+from shoal.experiment.best_policy import BestPolicy
 from shoal.experiment.mismatch import SIZES_OF_NETWORKS, difference, is_lack_of_memory, largest_widths, other_sizes
 from shoal.experiment.progress import Progress, summary
 from shoal.experiment.replays import save_replays

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     folder = RunFolder(Path(path))
     # A machine that was thought lost may still be at work on it.
     with held(folder.path / LOCK_FILE, wait=True):
-        from shoal.cli import main as run
+        from shoal.command_line.main import main as run
         from shoal.experiment import ExperimentSettings
 
         models = folder.to_go_on_with()

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from shoal import registry, session
-from shoal.cli import main
+from shoal.command_line.main import main
 from shoal.config import files
 from shoal.envs.matrix_game import MatrixGameEnv
 from shoal.utils import checkpoint as checkpoints
@@ -274,13 +274,15 @@ def test_a_password_in_a_database_address_is_not_shown(cli):
     ("git", "words"), [(None, "not run from a git checkout"), ({"commit": "0" * 40, "dirty": True}, "commit or stash")]
 )
 def test_a_dirty_checkout_is_refused_on_request(cli, monkeypatch, git, words):
-    monkeypatch.setattr("shoal.options.git_commit", lambda path: git)
+    monkeypatch.setattr("shoal.command_line.sacred_options.git_commit", lambda path: git)
     assert_refused(cli("-e", *GAME, *QUICK), "--enforce_clean", words)
     assert_nothing_launched()
 
 
 def test_a_clean_checkout_runs(cli, monkeypatch):
-    monkeypatch.setattr("shoal.options.git_commit", lambda path: {"commit": "0" * 40, "dirty": False})
+    monkeypatch.setattr(
+        "shoal.command_line.sacred_options.git_commit", lambda path: {"commit": "0" * 40, "dirty": False}
+    )
     assert cli("-e", *GAME, *QUICK).status == 0
 
 

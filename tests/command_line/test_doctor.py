@@ -9,8 +9,8 @@ import venv
 import psutil
 import pytest
 
-from shoal import doctor
-from shoal.doctor import Check, main, report
+from shoal.command_line import doctor
+from shoal.command_line.doctor import Check, main, report
 from support.launch import MAIN, wait_until
 
 

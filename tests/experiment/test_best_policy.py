@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from shoal.best_policy import BestPolicy
 from shoal.config import files
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
+from shoal.experiment.best_policy import BestPolicy
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger
 from shoal.utils import checkpoint as checkpoints

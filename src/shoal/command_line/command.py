@@ -4,8 +4,8 @@ import difflib
 import sys
 from collections.abc import Callable
 
-from shoal import cli
-from shoal.ending import exit_status
+from shoal.command_line import main as cli
+from shoal.command_line.ending import exit_status
 from shoal.utils.errors import UserError
 from shoal.utils.program import started_as, typed
 

@@ -411,7 +411,7 @@ _REPAIR = {"sc2": _INSTALL_SC2, "sc2v2": _INSTALL_SC2, "sc2hard": f"{_INSTALL_SC
 
 def _played(suites: list[str]) -> list[Check]:
     """One check for each suite: whether a step of it can be played."""
-    code = "import shoal.doctor; shoal.doctor.play({!r})"
+    code = "import shoal.command_line.doctor; shoal.command_line.doctor.play({!r})"
     places = os.pathsep.join(filter(None, [_SRC, os.environ.get("PYTHONPATH")]))
     probes = {
         suite: _Probe(code.format(suite), _LAUNCH_TIMEOUT_S, PYTHONPATH=places, JAX_PLATFORMS="cpu") for suite in suites

@@ -8,7 +8,8 @@ from typing import Any
 from docopt import DocoptExit, docopt
 from sacred.run import Run
 
-from shoal import options, registry
+from shoal import registry
+from shoal.command_line import sacred_options as options
 from shoal.config import files
 from shoal.config.run_config import raw_config
 from shoal.experiment import ExperimentSettings
@@ -16,6 +17,7 @@ from shoal.recording.heartbeats import guard
 from shoal.session import (
     ResolvedConfig,
     Session,
+    add_component_sources,
     checked_settings,
     sacred_experiment,
     say_what_mongo_lacks,
@@ -67,6 +69,7 @@ def run(chosen: Mapping[str, str], rest: list[str], trusted: bool) -> int:
     if command not in dict(ex.gather_commands()) and command != "train":
         commands = [name for name, _ in ex.gather_commands()] + ["doctor", "export", "sync"]
         raise UserError(f"Unknown command '{command}': did you mean {registry.nearest(command, commands)}?")
+    add_component_sources(ex, settings)
     ex.configurations.append(ResolvedConfig(settings, set(files.overlay(given)[1])))
     if command == "train" and not args["--unobserved"]:
         folder = Path(args["--file_storage"]) if args["--file_storage"] else None

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from shoal.command_line.ending import exit_status
 from shoal.config import CONFIG_OPTIONS
-from shoal.ending import exit_status
 from shoal.utils.errors import UserError
 from shoal.utils.lean_imports import import_sacred, uncollected
 from shoal.utils.program import typed
@@ -71,7 +71,7 @@ def understood(words: list[str]) -> int:
         UserError: it cannot be understood, or what it asks for cannot be done.
     """
     if words[:1] == ["doctor"]:  # it needs nothing that may be missing
-        from shoal import doctor
+        from shoal.command_line import doctor
 
         return doctor.main(words[1:])
     for word in words:
@@ -82,7 +82,7 @@ def understood(words: list[str]) -> int:
     rest = [argument for argument in rest if argument != TRUST]
     if "--list" in rest:
         with _imports():
-            from shoal.listing import list_components
+            from shoal.command_line.listing import list_components
         print(list_components())
         return 0
     if rest[:1] == ["doctor"]:
@@ -100,7 +100,7 @@ def understood(words: list[str]) -> int:
         return 0
     with _imports():
         import_sacred()
-        from shoal import train_command
+        from shoal.command_line import train as train_command
     return train_command.run(chosen, rest, trusted)
 
 
