@@ -60,7 +60,7 @@ def test_every_hook_is_called_in_its_place_and_the_run_stays_the_same(tmp_path, 
 
 @pytest.mark.parametrize("kind", ["Stumble", "Enough"])
 def test_a_callback_that_fails_stops_the_run_at_a_point_that_it_can_go_on_from(tmp_path, plain, capfd, kind):
-    args = [*GAME, f"callbacks=[watching:{kind},support.watching:Watch]"]
+    args = [*GAME, f"callbacks=[support.watching:{kind},support.watching:Watch]"]
     if kind == "Stumble":
         with pytest.raises(RuntimeError, match="it stumbled") as caught:
             in_process(tmp_path, *args)
