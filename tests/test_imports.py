@@ -1,6 +1,8 @@
 """Imports run one way (design.md): which part of the package may import which."""
 
 import ast
+import graphlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,34 @@ def test_imports_run_one_way(part: str) -> None:
         for other in parts_imported(path) - MAY_IMPORT[part] - EVERYWHERE - {part}
     }
     assert not wrong
+
+
+def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run when a module is imported; not what only the checker of types reads."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            yield from at_import([*node.body, *getattr(node, "orelse", []), *getattr(node, "finalbody", [])])
+
+
+def test_no_import_cycle() -> None:
+    names = {}
+    for path in ROOT.rglob("*.py"):
+        name = ".".join(("shoal", *path.relative_to(ROOT).with_suffix("").parts))
+        names[name.removesuffix(".__init__")] = path
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = set()
+        for node in at_import(ast.parse(path.read_text()).body):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[name] = {other for other in found if other in names and other != name}
+    assert sum(map(len, graph.values())) > 300
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 def test_environments_know_nothing_of_torch() -> None:

@@ -212,7 +212,7 @@ def test_a_record_of_before_gets_a_mark_that_stays(shared_mongo, tmp_path):
         ([], "sync needs recorded runs"),
         (["nowhere", "-m", "127.0.0.1:9:x"], "nowhere is not a recorded run"),
         ([str(RUN)], "to which MongoDB?"),
-        ([str(RUN), "-m"], "-m wants an address"),
+        ([str(RUN), "-m"], "-m needs an address"),
         ([str(RUN), "--fast"], "no option --fast"),
         ([str(RUN), "-m", "a:b:c:d"], "cannot understand the MongoDB address"),
         ([str(RUN), "-m", "127.0.0.1:9:x"], "127.0.0.1:9:x does not answer"),
