@@ -9,17 +9,21 @@ gained by leaving out padding. ``--device cuda`` runs on a GPU, ``--profile`` sa
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from plain_mq_lan import PlainMQLAN
 from tensordict import TensorDict
 from training_step import make_learner
 
 from shoal.components.spec import TeamSpec
 from shoal.utils.memory import keep_freed_memory
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from oracles.plain_mq_lan import PlainMQLAN
 
 
 def make_batch(spec: TeamSpec, B: int, T: int, device: torch.device) -> TensorDict:

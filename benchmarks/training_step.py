@@ -8,12 +8,13 @@ of the rounds' ratios. ``--device cuda`` runs on a GPU, ``--profile`` says where
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from plain_s2q import PlainS2Q
 from tensordict import TensorDict
 from torch import Tensor, nn
 
@@ -26,6 +27,9 @@ from shoal.modules.agents.rnn import RNNAgent, RNNAgentSettings
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.modules.mixers.qmix import QMixer, QMixerSettings
 from shoal.utils.memory import keep_freed_memory
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from oracles.plain_s2q import PlainS2Q
 
 
 def make_learner(spec: TeamSpec, device: torch.device, **settings: object) -> Learner:

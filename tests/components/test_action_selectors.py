@@ -1,4 +1,4 @@
-"""Exploration: schedules, the distribution of epsilon-greedy actions, bounded noise."""
+"""Exploration: epsilon, the distribution of epsilon-greedy actions, bounded noise."""
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from shoal.components.action_selectors import (
     GaussianNoiseSettings,
     greedy,
 )
-from shoal.components.schedules import LinearSchedule
 
 
 def constant(epsilon: float) -> EpsilonGreedy:
@@ -36,10 +35,6 @@ def test_epsilon_anneals_linearly(anneal: int, expected: dict[int, float]) -> No
     assert {t: selector.epsilon(t) for t in expected} == pytest.approx(expected)
     assert selector.metrics(0) == {"epsilon": 1.0}
     assert selector.epsilon(0, test_mode=True) == 0.0
-
-
-def test_schedule_without_duration_is_finished() -> None:
-    assert LinearSchedule(1.0, 0.2, 0)(0) == pytest.approx(0.2)
 
 
 def test_joint_exploration_law() -> None:

@@ -18,8 +18,8 @@ CODEBOOK = ["mq_k=10", "mq_manage_interval=3", "mq_starve_after=1", "mq_freeze=2
 
 
 @pytest.mark.parametrize("alg", ["qf_lan", "mq_lan", "mq_lan_stable", "mq_lan_evolution"])
-def test_11_going_on_from_a_checkpoint_is_going_on(tmp_path: Path, alg: str) -> None:
-    """Item 11 of the checklist: every recorded number and every tensor, the codebook's life included."""
+def test_going_on_from_a_checkpoint_is_going_on(tmp_path: Path, alg: str) -> None:
+    """Every recorded number and every tensor stays the same, the codebook's life included."""
     pytest.importorskip("Box2D", reason="pip install Box2D pygame")
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()

@@ -1,4 +1,4 @@
-"""Item 14 of the LAN checklist: after 100 episodes of Waterworld a codebook has found out that idling is cheap.
+"""Waterworld for LAN's family: after 100 episodes a codebook has found out that idling is cheap.
 
 In 100 steps idling earns about 1 and uniform actions -54. Corners are full thrust: -75 and what is caught by chance,
 whatever is learned. The schedules are those of a run of 1,500 episodes, so nearly all actions are still random.
@@ -38,10 +38,10 @@ def greedy_return(tmp_path: Path, alg: str, episodes: int, **settings: Any) -> f
 
 
 @pytest.mark.slow
-def test_14_a_codebook_learns_to_idle(tmp_path: Path) -> None:
+def test_a_codebook_learns_to_idle(tmp_path: Path) -> None:
     assert greedy_return(tmp_path, "mq_lan", 100, mq_k=50) >= -15
 
 
 @pytest.mark.slow
-def test_14_corners_cannot_idle(tmp_path: Path) -> None:
+def test_corners_cannot_idle(tmp_path: Path) -> None:
     assert greedy_return(tmp_path, "bang_bang_lan", 60) <= -50

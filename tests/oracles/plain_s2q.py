@@ -1,4 +1,4 @@
-"""The yardstick of the training-step benchmark: S2Q written as a plain loop over time steps and copies.
+"""S2Q as a plain loop over time steps and copies: the yardstick of ``benchmarks/training_step.py``.
 
 The same maths as ``shoal.learners.s2q`` in the shape in which research code is usually written: one recurrent cell call
 for each copy and time step with its inputs built on the spot, one mixer call a copy, the central mixer called once for

@@ -5,12 +5,12 @@ Four contexts, two agents; agent i is paid most at its own point m of the box fo
 
 import pytest
 import torch
-from toy_modes import CORNERS, EVOLUTION, MQ, POINTS, STATIC, greedy_reward, reward
 
 from shoal.modules.layers.basis import Basis
+from support.toy_modes import CORNERS, EVOLUTION, MQ, POINTS, STATIC, greedy_reward, reward
 
 
-def test_14_the_game_is_the_published_one() -> None:
+def test_the_game_is_the_published_one() -> None:
     contexts = torch.arange(4)
     corners = torch.stack([reward(contexts, c.expand(4, 2, 2)) for c in CORNERS]).amax(0)  # [contexts, N]
     expected = torch.tensor([[0.0164, 0.0556, 0.0164, 0.0117], [0.0071, 0.0007, 0.0046, 0.0046]])
@@ -22,7 +22,7 @@ def test_14_the_game_is_the_published_one() -> None:
     assert float(reward(many, torch.rand(len(many), 2, 2) * 2 - 1).mean()) == pytest.approx(0.189, abs=5e-3)
 
 
-def test_14_a_higher_rank_finds_the_modes_better() -> None:
+def test_a_higher_rank_finds_the_modes_better() -> None:
     """Least squares of the true reward on the Legendre basis, and its best point."""
     axis = torch.linspace(-1, 1, 61, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
@@ -41,27 +41,27 @@ def test_14_a_higher_rank_finds_the_modes_better() -> None:
 
 
 @pytest.mark.slow
-def test_14_a_codebook_finds_the_modes() -> None:
+def test_a_codebook_finds_the_modes() -> None:
     moving = sum(greedy_reward(seed, **MQ) for seed in range(3)) / 3
     assert moving >= 0.93
     assert moving > sum(greedy_reward(seed, **STATIC) for seed in range(3)) / 3 + 0.1
 
 
 @pytest.mark.slow
-def test_14_evolution_finds_them_too() -> None:
+def test_evolution_finds_them_too() -> None:
     assert greedy_reward(0, **EVOLUTION) >= 0.88
 
 
 @pytest.mark.slow
-def test_14_anchored_slots_find_them_too() -> None:
+def test_anchored_slots_find_them_too() -> None:
     assert greedy_reward(0, **MQ, mq_copies=0.2) >= 0.85
 
 
 @pytest.mark.slow
-def test_14_q_functionals_find_them_too() -> None:
+def test_q_functionals_find_them_too() -> None:
     assert greedy_reward(0, updates=1000, mac="qf_mac") >= 0.8
 
 
 @pytest.mark.slow
-def test_14_corners_cannot() -> None:
+def test_corners_cannot() -> None:
     assert greedy_reward(0, discrete=True, updates=300) <= 0.06

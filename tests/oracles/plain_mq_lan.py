@@ -1,4 +1,4 @@
-"""The yardstick of ``lan_step.py``: MQ-LAN written as a plain loop over time steps that expands every slot.
+"""The LAN tests' oracle, and the yardstick of ``benchmarks/lan_step.py``: MQ-LAN as a plain loop over time steps.
 
 The same maths as ``shoal.learners.lan`` with ``mq_mac``, in the shape in which research code is usually written: one
 recurrent cell call for each critic and time step, and for each step the history repeated K times beside the K slots.

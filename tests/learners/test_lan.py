@@ -1,51 +1,26 @@
-"""What the LAN family must hold, item by item of its checklist (the numbers in the names).
-
-Item 1's numbers are in ``test_lan_oracles.py``, ``modules/test_basis.py`` and ``components/test_codebook.py``; items 8
-and 15 are there too, for the slots alone; item 11 for whole runs is in ``test_lan_runs.py``, item 14 in
-``test_lan_toy.py`` and ``test_lan_waterworld.py``. Items 13 and 16 are about environments (``envs/test_sisl.py``) and
-statistics and are tested beside those.
-"""
+"""What LAN's learner holds for every member of its family: gradients, padding, targets, checkpoints, sizes."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from plain_mq_lan import PlainMQLAN
 from tensordict import TensorDict
 from torch import Tensor
 
 from conftest import SPEC, VECTORS
+from oracles.plain_mq_lan import PlainMQLAN
 from shoal.components.batch import PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.learners.learner import Learner
-from shoal.modules.codebook.action_head import ActionHead
-from shoal.modules.codebook.codebook import Codebook, CodebookSettings
-from shoal.utils.errors import UserError
+from shoal.modules.codebook.codebook import Codebook
+from support.lan_family import LAN, MORTAL, MQ, each_kind
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]
 close = torch.testing.assert_close
 
-LAN = {"learner": "lan_learner", "td_lambda": 0, "value_embed_dim": 8, "value_hidden_dims": [8]}
-MQ = {**LAN, "mac": "mq_mac", "mq_k": 12, "mq_head_dim": 8, "mq_manage_interval": 3, "mq_chunk": 8}
-QF = {**LAN, "mac": "qf_mac", "qf_rank": 3, "qf_samples": 20, "qf_test_samples": 20, "qf_pool": 200}
-KINDS: dict[str, tuple[TeamSpec, dict[str, Any]]] = {
-    "lan": (SPEC, LAN),
-    "qf_lan": (VECTORS, QF),
-    "mq_lan": (VECTORS, MQ),
-    "mq_lan_one_critic": (VECTORS, {**MQ, "mq_double_critic": False}),
-    "mq_lan_shared": (VECTORS, {**MQ, "mq_codebook": "shared"}),
-    "mq_lan_stable": (VECTORS, {**MQ, "mq_copies": 0.25}),
-    "mq_lan_evolution": (VECTORS, {**MQ, "mq_grad": False, "mq_proximity": False, "mq_spawn": "random"}),
-}
-MORTAL = TeamSpec(3, 4, 5, 6, 6, discrete=True, has_alive=True)
-
-
-@pytest.fixture(params=sorted(KINDS))
-def kind(request: pytest.FixtureRequest) -> tuple[TeamSpec, dict[str, Any]]:
-    """Each member of the family: environment and settings."""
-    return KINDS[request.param]
+MULTIWALKER, WATERWORLD = (31, 4), (242, 2)  # observation, action dimensions
 
 
 def drifted(learner: Learner) -> Any:
@@ -62,7 +37,7 @@ def gradients(learner: Learner, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
 
 
-def test_02_the_batched_pass_is_a_loop_over_steps(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+def test_the_batched_pass_is_a_loop_over_steps(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
     """Loss, gradients and the slots' gradient of MQ-LAN, variable lengths and both kinds of ending included."""
     learner = drifted(make_learner(VECTORS, **MQ))
     learner.target_controller.codebook.position.uniform_(-1.0, 1.0)
@@ -90,7 +65,7 @@ def test_02_the_batched_pass_is_a_loop_over_steps(make_learner: MakeLearner, mak
         close(ours["controller.head.action.weight"][k], joint[:, -2:], rtol=1e-4, atol=1e-6)
 
 
-def test_02_discrete_targets_are_those_of_a_loop(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+def test_discrete_targets_are_those_of_a_loop(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
     learner, batch = drifted(make_learner(MORTAL, **LAN, mask_dead=True)), make_batch(MORTAL)
     steps = PackedSteps.of(batch)
     mac, target = learner.controller, learner.target_controller
@@ -121,33 +96,8 @@ def test_02_discrete_targets_are_those_of_a_loop(make_learner: MakeLearner, make
     close(learner.loss(batch)[0], total / n, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("block", [1, 7, 1000])
-def test_03_the_table_of_slots_is_the_head_on_history_and_action(block: int) -> None:
-    head = ActionHead(2, 6, 5, 3)
-    states, slots = torch.randn(2, 11, 2, 5), torch.randn(2, 4, 3)
-    one_by_one = torch.stack(
-        [head(states, slots[:, k].expand(11, -1, -1)) for k in range(4)], dim=-1
-    ).detach()  # [M, P, N, K]
-    close(head.table(states[0], slots), one_by_one[0])
-    close(head.table(states[1], slots, k=1), one_by_one[1])
-    close(head.max_min(states, slots, block), one_by_one.amin(0).amax(-1))
-
-
-@pytest.mark.parametrize("block", [1, 7, 1000])
-def test_03_the_ascent_is_autograd_on_the_winners(block: int) -> None:
-    head, counted = ActionHead(2, 6, 5, 3), torch.rand(11, 2) < 0.7
-    states, slots = torch.randn(2, 11, 2, 5), torch.randn(2, 6, 3, requires_grad=True)
-    values = torch.stack([head(states, slots[:, k].expand(11, -1, -1))[0] for k in range(6)], dim=-1)
-    top = values.topk(2, dim=-1)
-    objective = (top.values.mean(-1) * counted).sum(0) / counted.sum(0)
-    (expected,) = torch.autograd.grad(objective.sum(), slots)
-    ascent = head.ascend(states[0], slots.detach(), 2, counted, block)
-    close(ascent.gradient, expected)
-    won = torch.zeros(11, 2, 6).scatter(-1, top.indices, 1.0) * counted.unsqueeze(-1)
-    assert ascent.wins.equal(won.sum(0).long())
-
-
-def test_04_after_a_copy_the_target_has_seen_what_the_online_network_has(
+@each_kind
+def test_after_a_copy_the_target_has_seen_what_the_online_network_has(
     make_learner: MakeLearner, make_batch: MakeBatch, kind: tuple[TeamSpec, dict[str, Any]]
 ) -> None:
     spec, settings = kind
@@ -159,7 +109,8 @@ def test_04_after_a_copy_the_target_has_seen_what_the_online_network_has(
     close(learner.target_controller.unroll_packed(batch, steps)[1], online)
 
 
-def test_05_only_what_was_seen_counts(
+@each_kind
+def test_only_what_was_seen_counts(
     make_learner: MakeLearner, make_batch: MakeBatch, kind: tuple[TeamSpec, dict[str, Any]]
 ) -> None:
     """Padding and what follows an end change nothing; the last observation counts where a time limit came before it."""
@@ -193,7 +144,8 @@ def test_05_only_what_was_seen_counts(
     assert outcome(changed(last & ~ended))[0] != before[0]
 
 
-def test_06_credit_flows_through_time_and_from_the_value_alone(
+@each_kind
+def test_credit_flows_through_time_and_from_the_value_alone(
     make_learner: MakeLearner, make_batch: MakeBatch, kind: tuple[TeamSpec, dict[str, Any]]
 ) -> None:
     spec, settings = kind
@@ -214,50 +166,8 @@ def test_06_credit_flows_through_time_and_from_the_value_alone(
         assert bool(encoder.any()) is own
 
 
-def test_07_the_ascent_moves_winners_alone_and_leaves_the_critic(
-    make_learner: MakeLearner, make_batch: MakeBatch
-) -> None:
-    learner: Any = make_learner(VECTORS, **{**MQ, "mq_top_k": 1, "mq_manage_interval": 1000})
-    codebook = learner.controller.codebook
-    codebook.frozen_for[:, :6] = 10
-    learner.loss(make_batch(VECTORS))
-    learner.optimiser.zero_grad()
-    parameters = {name: p.clone() for name, p in learner.named_parameters()}
-    before = codebook.position.clone()
-    learner.before_step(0)
-    assert all(p.equal(parameters[name]) for name, p in learner.named_parameters())
-    won = codebook.since_win == 0
-    assert won.any()
-    assert not won.all()
-    frozen = codebook.frozen_for > 0
-    assert codebook.position[~won | frozen].equal(before[~won | frozen])
-    assert (codebook.position[won & ~frozen] != before[won & ~frozen]).any(-1).all()
-
-
-def test_07_slots_climb_to_the_peak_of_a_fixed_critic() -> None:
-    """-|a - peak|^2, whose gradient is given; both slots win."""
-    codebook, peak = Codebook(CodebookSettings(mq_k=2), 1, 2), torch.tensor([0.4, -0.6])
-    for _ in range(2000):
-        codebook.climb(torch.ones(1, 2, dtype=torch.int64), -2 * (codebook.actions() - peak), 5e-3)
-    close(codebook.actions(), peak.expand(1, 2, 2), rtol=0, atol=1e-2)
-
-
-def test_08_respawned_slots_are_written_into_the_target_too(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
-    """Every third update is a round; between two target copies, targets and slots differ elsewhere."""
-    learner: Any = make_learner(
-        VECTORS, **MQ, target_update_unit="gradient_steps", mq_lr_autoscale=False, mq_lr_start=0.1
-    )
-    online, target = learner.controller.codebook, learner.target_controller.codebook
-    for _ in range(3):
-        online.since_win[:, :4] = 100
-        learner.train_on(make_batch(VECTORS), 0, 0)
-    reset = online.frozen_for == 50
-    assert reset.any()
-    assert target.position[reset].equal(online.position[reset])
-    assert not target.position[~reset].equal(online.position[~reset])
-
-
-def test_09_an_agent_acts_on_its_own_observations(
+@each_kind
+def test_an_agent_acts_on_its_own_observations(
     make_learner: MakeLearner, kind: tuple[TeamSpec, dict[str, Any]]
 ) -> None:
     spec, settings = kind
@@ -279,21 +189,8 @@ def test_09_an_agent_acts_on_its_own_observations(
     assert actions(-2.0).equal(actions(5.0))
 
 
-def test_10_tests_leave_no_trace(make_learner: MakeLearner) -> None:
-    mac: Any = make_learner(VECTORS, **MQ).controller
-    before = {name: x.clone() for name, x in mac.state_dict().items()}
-    random = torch.get_rng_state()
-    step, state = TensorDict({"obs": torch.randn(4, 2, 5)}, batch_size=[4]), mac.initial_state(4)
-    random = torch.get_rng_state()
-    for controller in (mac, mac.for_execution()):
-        controller.select_actions(step, state, 0, test_mode=True)
-    assert torch.get_rng_state().equal(random)
-    assert all(x.equal(before[name]) for name, x in mac.state_dict().items())
-    mac.select_actions(step, state, 10**9, test_mode=False)
-    assert int(mac.codebook.usage.sum()) >= 4  # greedy but for one in twenty
-
-
-def test_11_what_is_saved_is_all_there_is(
+@each_kind
+def test_what_is_saved_is_all_there_is(
     make_learner: MakeLearner, make_batch: MakeBatch, kind: tuple[TeamSpec, dict[str, Any]]
 ) -> None:
     """A learner that goes on from another's state does what the other does, bit for bit."""
@@ -315,30 +212,7 @@ def test_11_what_is_saved_is_all_there_is(
     assert all(torch.equal(x, state[name]) for name, x in learner.state_dict().items() if isinstance(x, Tensor))
 
 
-def test_the_pool_of_samples_is_the_runs_own_and_goes_where_its_networks_go(make_learner: MakeLearner) -> None:
-    pools = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        learner: Any = make_learner(VECTORS, **QF)
-        assert learner.target_controller.pool.equal(learner.controller.pool)
-        pools.append(learner.controller.pool)
-    assert pools[0].equal(pools[1])
-    assert not pools[0].equal(pools[2])
-    assert pools[0].min() < -0.9
-    assert pools[0].max() > 0.9
-
-    torch.manual_seed(3)
-    fresh: Any = make_learner(VECTORS, **QF)
-    fresh.load_state_dict(learner.state_dict())
-    for mac in (fresh.controller, fresh.target_controller):
-        assert mac.pool.equal(pools[2])
-        close(mac.features, mac.basis(pools[2]), rtol=0, atol=0)
-    old = {name: value for name, value in learner.state_dict().items() if "pool_seed" not in name}
-    fresh.load_state_dict(old)  # from before it was saved
-    assert fresh.controller.pool.equal(2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) - 1)
-
-
-def test_12_unavailable_actions_are_never_chosen(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
+def test_unavailable_actions_are_never_chosen(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
     learner: Any = make_learner(MORTAL, **LAN)
     step = TensorDict({"obs": torch.randn(50, 3, 5), "alive": torch.ones(50, 3).bool()}, batch_size=[50])
     avail = torch.rand(50, 3, 4) < 0.4
@@ -354,7 +228,7 @@ def test_12_unavailable_actions_are_never_chosen(make_learner: MakeLearner, make
         assert loss < 10  # not the square of what an unavailable action is worth
 
 
-def test_12_centred_advantages_leave_unavailable_actions_out(make_learner: MakeLearner) -> None:
+def test_centred_advantages_leave_unavailable_actions_out(make_learner: MakeLearner) -> None:
     outputs, avail = torch.tensor([[[[1.0, 5.0, 3.0]]]]), torch.tensor([[[True, False, True]]])
     for how, expected in (("mean", [-1.0, 3.0, 1.0]), ("max", [-2.0, 2.0, 0.0]), ("none", [1.0, 5.0, 3.0])):
         learner: Any = make_learner(SPEC, **LAN, lan_advantage_center=how)
@@ -366,19 +240,25 @@ def test_a_value_without_hidden_layers(make_learner: MakeLearner, make_batch: Ma
     assert learner.loss(make_batch(SPEC))[0].isfinite()
 
 
-def test_usage_is_of_slots_that_are_executed_as_they_are(make_learner: MakeLearner) -> None:
-    with pytest.raises(UserError, match="use epsilon_uniform"):
-        make_learner(VECTORS, **MQ, action_selector="gaussian")
-
-
-def test_15_evolution_moves_nothing_and_anchors_stay(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
-    for name in ("mq_lan_evolution", "mq_lan_stable"):
-        spec, settings = KINDS[name]
-        learner: Any = make_learner(spec, **{**settings, "mq_manage_interval": 1000})
-        codebook = learner.controller.codebook
-        before = codebook.position.clone()
-        for n in range(4):
-            learner.train_on(make_batch(spec, seed=n), n, n)
-        assert codebook.position.equal(before)
-        assert codebook.position.grad is None
-        assert not codebook.position.requires_grad
+@pytest.mark.parametrize(
+    ("sizes", "settings", "parameters", "codebook"),
+    [
+        (MULTIWALKER, {}, 69_265, None),
+        (MULTIWALKER, {"mac": "qf_mac"}, 74_879, None),
+        (MULTIWALKER, {"mac": "mq_mac"}, 103_043, 800),
+        (WATERWORLD, {}, 201_989, None),
+        (WATERWORLD, {"mac": "qf_mac"}, 202_838, None),
+        (WATERWORLD, {"mac": "mq_mac"}, 250_947, 400),
+    ],
+)
+def test_parameter_counts(
+    make_learner: MakeLearner, sizes: tuple[int, int], settings: dict[str, Any], parameters: int, codebook: int | None
+) -> None:
+    obs, d = sizes
+    actions = d if settings else 2**d
+    spec = TeamSpec(2, actions, obs, 2 * obs, 500, discrete=not settings)
+    widths = {"rnn_hidden_dim": 64, "value_embed_dim": 64, "value_hidden_dims": [256]}
+    learner: Any = make_learner(spec, learner="lan_learner", **widths, **settings)
+    assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == parameters
+    if codebook is not None:
+        assert learner.controller.codebook.position.numel() == codebook

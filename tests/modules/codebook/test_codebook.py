@@ -33,7 +33,7 @@ def example(**settings: Any) -> Codebook:
 
 
 @pytest.mark.parametrize(("rule", "losers"), [("greedy", {1, 3}), ("pairwise", {1, 2, 3})])
-def test_11_3_a_round_of_pruning(rule: str, losers: set[int]) -> None:
+def test_a_round_of_pruning(rule: str, losers: set[int]) -> None:
     codebook = example(mq_prune_rule=rule)
     done = codebook.manage()
     assert set(done.starved[0].nonzero().flatten().tolist()) == {5}
@@ -49,7 +49,7 @@ def test_11_3_a_round_of_pruning(rule: str, losers: set[int]) -> None:
     close(codebook.last_round, torch.tensor([len(losers) + 1, len(losers), 1]) / 8)
 
 
-def test_11_3_new_slots_start_in_the_largest_voids() -> None:
+def test_new_slots_start_in_the_largest_voids() -> None:
     survivors = SLOTS[[0, 2, 4, 6, 7]]
     drawn = torch.tensor([[-0.9, -0.9], [-0.8, -0.8], [0.9, 0.9], [-0.5, 0.9], [0.2, -0.5], [0.0, 0.1]])
     close(maximin(drawn, survivors, 3), drawn[[0, 3, 2]])
