@@ -210,7 +210,7 @@ def without_teacher(points):
 
 
 def test_what_else_is_tested_changes_neither_training_nor_the_deployed_teams_tests(experiment):
-    """cadp_mappo.md 3.4: models (D) and (C) at every test, on the same episodes."""
+    """CADP: models (D) and (C) at every test, on the same episodes."""
     both, alone = experiment(**CADP), experiment(**CADP, test_teacher=False)
     weights = []
     for one in (both, alone):

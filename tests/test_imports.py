@@ -1,4 +1,4 @@
-"""Imports run one way (design.md): which part of the package may import which."""
+"""Imports run one way: which part of the package may import which."""
 
 import ast
 import graphlib

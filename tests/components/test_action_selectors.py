@@ -30,7 +30,7 @@ def all_available(values: Tensor) -> Tensor:
     ],
 )
 def test_epsilon_anneals_linearly(anneal: int, expected: dict[int, float]) -> None:
-    """s2q.md 8.3 and cadp_mappo.md 9.5."""
+    """With the annealing times of S2Q (100,000 and 500,000 steps) and CADP (50,000)."""
     selector = EpsilonGreedy(EpsilonGreedySettings(epsilon_anneal_time=anneal))
     assert {t: selector.epsilon(t) for t in expected} == pytest.approx(expected)
     assert selector.metrics(0) == {"epsilon": 1.0}
@@ -38,7 +38,7 @@ def test_epsilon_anneals_linearly(anneal: int, expected: dict[int, float]) -> No
 
 
 def test_joint_exploration_law() -> None:
-    """s2q.md 8.11: why epsilon-greedy alone seldom leaves a joint action in two agents at once."""
+    """Why epsilon-greedy alone seldom leaves a joint action in two agents at once."""
     draws = 400_000
     values = torch.zeros(draws, 2, 3)
     values[..., 0] = 1.0

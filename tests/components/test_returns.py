@@ -1,4 +1,4 @@
-"""TD(lambda): the specification's numbers (s2q.md 8.1, 8.2), and the scan against plain loops."""
+"""TD(lambda): worked examples, and the scan against plain loops."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_scan_equals_a_backward_loop(T: int, lam: float) -> None:
 
 
 def test_equals_pymarl2_where_no_episode_is_truncated_early() -> None:
-    """s2q.md 1.3, with its own treatment of the end: G_T = V_T (1 - any end)."""
+    """PyMARL2's recursion, with its own treatment of the end: G_T = V_T (1 - any end)."""
     reward, ended, mask, values = random_episodes(30, 9, seed=3)
     whole = (ended.sum(1) > 0) | (mask.sum(1) == 9)
     reward, ended, mask, values = reward[whole], ended[whole], mask[whole], values[whole]

@@ -63,7 +63,7 @@ def act_through(mac: BasicMAC, batch: TensorDict, test_mode: bool) -> tuple[Tens
 def test_acting_step_by_step_equals_the_unroll(
     make_learner: MakeLearner, make_batch: MakeBatch, settings: dict[str, Any], test_mode: bool
 ) -> None:
-    """s2q.md 12, item 3: values, greedy actions and recurrent states on the same episodes."""
+    """Values, greedy actions and recurrent states on the same episodes."""
     controller = make_learner(**{"learner": "q_learner"} | settings).controller
     controller.selector = spy = Spy(controller.selector)
     batch, hidden = act_through(controller, make_batch(), test_mode)

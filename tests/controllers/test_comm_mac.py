@@ -71,7 +71,7 @@ def test_no_gradient_from_a_message_into_the_histories(make_learner: MakeLearner
 def test_the_td_loss_reaches_the_encoder(
     make_learner: MakeLearner, make_batch: MakeBatch, settings: dict[str, object]
 ) -> None:
-    """s2q.md 12, item 5: with the decoder's own losses taken away."""
+    """With the decoder's own losses taken away."""
     learner, batch = make_learner(**settings), make_batch()
     learner.controller.decoder.requires_grad_(False)
     loss, metrics = learner.loss(batch)

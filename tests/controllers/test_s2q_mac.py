@@ -59,7 +59,7 @@ def test_more_sub_values_than_a_byte_can_count(make_learner: MakeLearner) -> Non
 
 
 def test_behaviour_law(make_learner: MakeLearner) -> None:
-    """s2q.md 8.9 and 12, item 8: p_fix e_0 + (1 - p_fix) P_hat, a coin an episode, fresh draws every step."""
+    """S2Q, equation 4 and appendix C.2: p_fix e_0 + (1 - p_fix) P_hat, a coin an episode, fresh draws every step."""
     B = 100_000
     mac = make_mac(make_learner, s2q_fix_prob=0.5)
     mac.decoder = Predicts(P_HAT)
@@ -209,7 +209,7 @@ def test_tests_follow_copy_0_alone(make_learner: MakeLearner) -> None:
 
 
 def test_execution_needs_copy_0_and_observations_only(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
-    """s2q.md 12, item 9."""
+    """No encoder, decoder or later copy, and no state."""
     mac = make_learner(learner="s2q_learner", mac="s2q_mac").controller
     batch = make_batch(lengths=(6, 6, 6, 6))
     before = torch.get_rng_state()

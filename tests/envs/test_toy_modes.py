@@ -20,7 +20,7 @@ def test_check_env(mode):
 
 
 def test_what_fixed_policies_are_paid():
-    """The numbers of the specification, computed independently of this code."""
+    """Numbers computed independently of this code."""
     best = np.moveaxis(MODES, 0, 1)
     np.testing.assert_allclose(team_reward(CONTEXTS, best), 1.0)
     np.testing.assert_allclose(team_reward(CONTEXTS, -best), 0.5)

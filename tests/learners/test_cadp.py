@@ -53,7 +53,7 @@ def own_loss(learner: Learner, batch: TensorDict) -> Tensor:
 def test_pruning_changes_nothing_up_to_the_breakpoint(
     make_learner: MakeLearner, make_batch: MakeBatch, base: dict[str, Any]
 ) -> None:
-    """Section 12, item 3: bit by bit, with weights 0 and 1, up to and at the breakpoint; and something after it.
+    """Bit by bit, with weights 0 and 1, up to and at the breakpoint; and something after it.
 
     Bug D3 of the release: QPLEX is never pruned.
     """
@@ -105,7 +105,7 @@ def test_nothing_is_computed_while_the_weight_is_zero(
 
 
 def test_no_model_but_the_centralised_one_is_run_in_training(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
-    """Bug D4 of the release; and the target network is model (C) too (section 2.3)."""
+    """The release also runs model (D); and the target network is model (C) too."""
     learner = make_learner(**LEARNERS["qmix"], **CADP)
     calls: list[str] = []
     for owner in ("controller", "target_controller"):
@@ -166,7 +166,7 @@ def greedy_values(mac: BasicMAC, batch: TensorDict) -> Tensor:
 
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_an_agent_acts_from_its_own_observations(make_learner: MakeLearner, make_batch: MakeBatch, fusion: str) -> None:
-    """Section 2.6, through the whole controller: (D) carries its own states from zeros, step by step."""
+    """Through the whole controller: (D) carries its own states from zeros, step by step."""
     mac = make_learner(**LEARNERS["qmix"], **CADP, cadp_fusion=fusion).controller.for_execution()
     batch = make_batch(lengths=(6, 6, 6, 6))
     other = batch.clone()
@@ -234,7 +234,7 @@ def test_other_agents_record_nothing_more(make_learner: MakeLearner, make_batch:
 def test_the_target_takes_what_the_online_network_would_choose(
     make_learner: MakeLearner, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Section 9.5: a* = (1, 0), its target values 0.5 and 1, VDN's target 1 + 0.99 * 1.5."""
+    """A worked example: a* = (1, 0), its target values 0.5 and 1, VDN's target 1 + 0.99 * 1.5."""
     pair = TeamSpec(n_agents=2, n_actions=3, obs_dim=2, state_dim=2, episode_limit=1, discrete=True)
     learner = make_learner(spec=pair, learner="q_learner", mixer="vdn", td_lambda=0, gamma=0.99)
     batch = make_batch(pair, lengths=(1,))[:1]

@@ -61,7 +61,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def test_padding_alters_nothing(make_learner: MakeLearner, make_batch: MakeBatch, algorithm: Algorithm) -> None:
-    """s2q.md 12, item 4: no loss, metric or gradient, whatever padding holds and however much there is."""
+    """No loss, metric or gradient, whatever padding holds and however much there is."""
     learner, batch = make_learner(**algorithm), make_batch()
     with torch.no_grad():  # targets equal to what they follow would tie, and rounding would break the ties
         for p in learner.parameters():
@@ -164,7 +164,7 @@ def test_training_lowers_the_loss_on_one_batch(
 def test_state_survives_a_file_exactly(
     make_learner: MakeLearner, make_batch: MakeBatch, algorithm: Algorithm, optimizer: str
 ) -> None:
-    """s2q.md 12, item 12: all networks and targets, the optimiser, the counters; training goes on bit by bit."""
+    """All networks and targets, the optimiser, the counters; training goes on bit by bit."""
     settings = {**algorithm, "optimizer": optimizer, "target_update_interval": 20}
     learner = make_learner(**settings)
     for update in range(4):  # targets are refreshed at the third update and differ after the fourth

@@ -1,4 +1,7 @@
-"""The payoff game of s2q.md 9: whom the safe action traps, who finds the best one, and who follows it when it moves."""
+"""S2Q's payoff game: whom the safe action traps, who finds the best one, and who follows it when it moves.
+
+Source: arXiv 2602.17062, section 4.1, which fixes the diagonal (8, 7, 6); the other payoffs are Shoal's own.
+"""
 
 from pathlib import Path
 from typing import Any

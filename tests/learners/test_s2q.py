@@ -1,4 +1,4 @@
-"""S2Q's equations: the specification's numbers (s2q.md 8.7 to 8.10), what carries gradients, and its limits."""
+"""S2Q's equations 2, 4 and C.1 to C.5 (arXiv 2602.17062): worked examples, what carries gradients, and its limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ DOES_AA_BB_CC = torch.stack([torch.arange(9) == joint for joint in (AA, BB, CC)]
 def test_suppression_moves_the_argmax(
     alpha: float, first: float, second: float, best_first: set[int], best_second: set[int]
 ) -> None:
-    """s2q.md 8.7, with C = 1."""
+    """Equation 2 with the floor C = 1, on the payoff game."""
     y_k = suppressed_targets(GAME, identified_earlier(DOES_AA_BB_CC), GAME, alpha, floor=1.0)
     close(y_k[0], GAME)
     close(y_k[1:, AA], torch.tensor([first, first], dtype=torch.float32))
@@ -88,7 +88,7 @@ W_K = torch.tensor([[0.9, 0.9, 1], [0.9, 1, 1], [0.9, 1, 1]])
 
 
 def test_specified_targets_weights_and_losses() -> None:
-    """s2q.md 8.8: the last step is padding."""
+    """Equations 2, C.3 and C.5, a worked example; the last step is padding."""
     identified = identified_earlier(torch.eye(3).bool())
     assert identified.int().tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
     y_k = suppressed_targets(Y, identified, Q_STAR, alpha=1.0, floor=1.0)
@@ -111,7 +111,7 @@ P_HAT = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.25, 0.25], [0.9, 0.05, 0.05]])
 
 
 def test_specified_divergences() -> None:
-    """s2q.md 8.9."""
+    """P of equation 4, and the divergence of equation C.1: a worked example."""
     p, p_hat = torch.tensor([8.0, 7, 6]).softmax(0), torch.tensor([0.5, 0.3, 0.2])
     entropy = torch.special.entr(p).sum()
     close(entropy, torch.tensor(0.832396), rtol=0, atol=1e-6)
@@ -131,7 +131,7 @@ def test_specified_divergences() -> None:
     [(0.12, False, False), (0.13, True, False), (0.24, True, False), (0.26, True, True)],
 )
 def test_how_much_suppression_is_enough(alpha: float, first_left: bool, all_left: bool) -> None:
-    """s2q.md 8.7: alpha > 0.125 hides (A,A), 0.25 (B,B) too; at exactly so much two actions tie."""
+    """Equation 2: alpha > 0.125 hides (A,A), 0.25 (B,B) too; at exactly so much two actions tie."""
     table = torch.tensor([[8.0, 0, -12], [0, 7, 0], [-12, 0, 6]]).flatten()
     identified = torch.zeros(3, 9, dtype=torch.bool)
     identified[1, 0] = identified[2, 0] = identified[2, 4] = True
@@ -258,7 +258,7 @@ def test_specified_promises(
     T: float,
     expected: tuple[float, ...],
 ) -> None:
-    """s2q.md 8.9: what the decoder is taught."""
+    """Equation C.1: what the decoder is taught."""
     s, taught = scripted(promised=torch.tensor(promised).float(), T=T), []
 
     def spy(p: Tensor, log_p_hat: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ def test_encoder_decoder_teaches_no_agent(make_learner: MakeLearner, make_batch:
 
 
 def test_copy_0_alone_is_wqmix_with_weight_1(make_learner: MakeLearner, make_batch: MakeBatch) -> None:
-    """s2q.md 12, item 4: K = 0, w_c = 1 has WQMIX's monotonic loss and gradients, and twice its central loss."""
+    """K = 0, w_c = 1 has WQMIX's monotonic loss and gradients, and twice its central loss."""
     s2q, batch = make_learner(**S2Q, K=0, w_c=1.0), make_batch()
     wqmix = make_learner(learner="wqmix_learner", w=1.0, central_loss=2.0)
     with torch.no_grad():
@@ -319,7 +319,7 @@ def test_copy_0_alone_is_wqmix_with_weight_1(make_learner: MakeLearner, make_bat
 def test_copy_0_alone_with_its_own_value_is_twice_the_base(
     make_learner: MakeLearner, make_batch: MakeBatch, mixer: str
 ) -> None:
-    """s2q.md 12, item 4: without a central Q*, K = 0 and w_c = 1 leave the base's loss, without PyMARL2's half."""
+    """Without a central Q*, K = 0 and w_c = 1 leave the base's loss, without PyMARL2's half."""
     s2q, batch = make_learner(**S2Q, **OWN, mixer=mixer, K=0, w_c=1.0), make_batch()
     base = make_learner(learner="q_learner", mixer=mixer, td_loss=0.5)
     state = s2q.state_dict()
@@ -335,7 +335,6 @@ def test_copy_0_alone_with_its_own_value_is_twice_the_base(
 def test_any_number_of_sub_values_trains_on_any_base(
     make_learner: MakeLearner, make_batch: MakeBatch, mixer: str, K: int
 ) -> None:
-    """s2q.md 12, item 11."""
     for central in ({}, OWN):
         learner = make_learner(**S2Q, **central, mixer=mixer, K=K)
         before = [p.detach().clone() for p in learner.mixer.parameters()]
@@ -348,7 +347,7 @@ def test_any_number_of_sub_values_trains_on_any_base(
 
 @pytest.mark.parametrize("K", [0, 1, 2, 3, 5])
 def test_any_number_of_sub_values_trains(make_learner: MakeLearner, make_batch: MakeBatch, K: int) -> None:
-    """s2q.md 12, item 11: every slice of every network moves."""
+    """Every slice of every network moves."""
     learner = make_learner(**S2Q, K=K)
     before = {name: p.detach().clone() for name, p in learner.named_parameters() if p.requires_grad}
     for update in range(20):
@@ -383,7 +382,7 @@ def test_any_number_of_sub_values_trains(make_learner: MakeLearner, make_batch: 
 def test_specified_parameter_counts(
     make_learner: MakeLearner, spec: TeamSpec, settings: dict[str, object], parts: tuple[int, ...], total: int
 ) -> None:
-    """s2q.md 8.10, K = 2."""
+    """K = 2; counted by hand from the layers."""
     learner = make_learner(**{"spec": spec, "obs_agent_id": False, "rnn_hidden_dim": 64} | S2Q | settings)
 
     def count(module: torch.nn.Module) -> int:

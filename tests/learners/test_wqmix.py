@@ -1,4 +1,4 @@
-"""WQMIX's weights (s2q.md 8.6)."""
+"""WQMIX's weights, centrally and optimistically weighted: a worked example."""
 
 import pytest
 import torch

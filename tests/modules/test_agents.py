@@ -46,7 +46,7 @@ def test_sequence_may_be_cut_anywhere() -> None:
 
 
 def test_copies_equal_separate_agents_and_mixers() -> None:
-    """s2q.md 12, item 2: forward, loss and gradients of the M sub-values."""
+    """Forward, loss and gradients of the M sub-values."""
     settings = QMixerSettings(mixing_embed_dim=4, hypernet_embed=5)
     agent, mixer = make_agent(M), QMixer(settings, N, S, A, M).double()
     inputs, state = torch.randn(P, N, D).double(), torch.randn(P, S).double()

@@ -1,4 +1,4 @@
-"""CADP's agent: the specification's numbers (cadp_mappo.md 9.1 to 9.3), its two models, and bugs of the release."""
+"""CADP's agent: worked examples of the paper's equations 1 to 3, its two models, and bugs of the release."""
 
 import math
 from typing import Any
@@ -26,7 +26,7 @@ def packed(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-# Section 9.1: one head, three agents.
+# CADP, equation 1: one head, three agents.
 
 Q = torch.tensor([[1.0, 0], [0, 2], [1, 1]], dtype=torch.float64)
 K = torch.tensor([[1.0, 1], [2, 0], [0, 1]], dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_specified_dead_agent() -> None:
     close(pruning_loss(alpha, "mean", alive).item(), 0.304420, rtol=0, atol=1e-6)
 
 
-# Section 9.2: the loss of given confidences, whose logarithms are logits.
+# CADP, equation 3: the pruning loss of given confidences, whose logarithms are logits.
 
 GIVEN = table([0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4])
 UNIFORM = torch.full((3, 3), 1 / 3, dtype=torch.float64)
@@ -110,7 +110,7 @@ def test_gradient_is_full_where_confidence_has_vanished() -> None:
     close(logits.grad[0, 0], table([-1.0, 0.5, 0.5])[0], rtol=0, atol=1e-6)
 
 
-# Section 9.3: whole agents with given weights.
+# CADP, equations 1 and 2: whole agents with given weights.
 
 LATE = [
     ([0.026100, -0.093122, 0.092143], [0.001476, -0.046987, -0.022569]),
@@ -148,7 +148,7 @@ EARLY_D_STATES = [
 
 
 def specified_agent(fusion: str) -> CADPAgent:
-    """Tensor j, entry k: 0.4 cos(0.9 j + 0.7 k) + 0.15, in the specification's order."""
+    """Tensor j, entry k: 0.4 cos(0.9 j + 0.7 k) + 0.15, with tensors counted in the order below."""
     settings = CADPAgentSettings(rnn_hidden_dim=3, att_heads=2, att_embed_dim=2, cadp_fusion=fusion)  # type: ignore[arg-type]
     agent = CADPAgent(settings, 3, 2).double()
     assert agent.query_key is not None
@@ -197,7 +197,7 @@ def test_specified_confidences_and_losses() -> None:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_both_models_are_one_function_where_everyone_heeds_itself_alone(fusion: str) -> None:
-    """Section 9.3, in float32: unit i of every head reads id entry i with weight 30."""
+    """In float32: unit i of every head reads id entry i with weight 30."""
     settings = CADPAgentSettings(att_heads=4, att_embed_dim=32, cadp_fusion=fusion)  # type: ignore[arg-type]
     agent = CADPAgent(settings, D + N, A)
     assert agent.query_key is not None
@@ -314,7 +314,7 @@ def test_the_exchange_is_computed_once_for_all_steps_and_leaves_nothing_behind()
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_others_cannot_reach_an_agent_that_executes_alone(fusion: str) -> None:
-    """Section 2.6 (a), bit for bit; model (C) does depend on them."""
+    """Bit for bit; model (C) does depend on them."""
     agent, inputs = make_agent(cadp_fusion=fusion), packed(P, N, D)
     noise = inputs.clone()
     noise[:, [0, 2]] = 9 * packed(P, 2, D)
@@ -326,7 +326,7 @@ def test_others_cannot_reach_an_agent_that_executes_alone(fusion: str) -> None:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_an_agent_needs_no_more_than_its_own_input(fusion: str) -> None:
-    """Section 2.6 (b): alone, at any batch shape, as in the team."""
+    """Alone, at any batch shape, as in the team."""
     agent, inputs = make_agent(cadp_fusion=fusion).decentralised(), packed(P, N, D)
     values, states = agent(inputs, agent.initial_hidden(B, N), COUNTS)
     for i in range(N):
@@ -338,7 +338,7 @@ def test_an_agent_needs_no_more_than_its_own_input(fusion: str) -> None:
 
 
 def test_execution_keeps_no_queries_and_keys() -> None:
-    """Section 2.6 (c); what is left is a snapshot."""
+    """What is left is a snapshot."""
     agent = make_agent(att_mask_dead=True)
     alone = agent.decentralised()
     assert {name for name, _ in agent.named_parameters()} - {name for name, _ in alone.named_parameters()} == {
@@ -395,7 +395,7 @@ def test_pruning_counts_transitions_alone_and_is_weighted() -> None:
 
 
 def test_time_mask_of_the_specification() -> None:
-    """Section 9.2: per-step losses [0.203620, 0.366204, 7.0] of which the last does not count; TD loss 0.625."""
+    """Equation 3: per-step losses [0.203620, 0.366204, 7.0] of which the last does not count; TD loss 0.625."""
     N = GIVEN.shape[-1]
     padding = torch.full((N, N), 7.0 * N / (N - 1)).double().fill_diagonal_(0.0)  # any logits with a loss of 7 or so
     td = torch.tensor([0.5, -1.0]).square().mean().item()

@@ -1,4 +1,4 @@
-"""Mixers: the specification's numbers (s2q.md 8.4, 8.5), monotonicity and IGM by enumeration."""
+"""Mixers: worked examples, monotonicity and IGM by enumeration."""
 
 from itertools import product
 from typing import Any
@@ -94,7 +94,7 @@ def test_qplex_is_not_monotone_in_the_actions_but_bounded_by_the_greedy_one() ->
 
 
 def test_specified_qplex_table() -> None:
-    """s2q.md 8.5, with the networks' outputs put in by hand."""
+    """QPLEX's duplex dueling, a worked example with the networks' outputs put in by hand."""
     mixer = QPLEXMixer(QPLEXMixerSettings(), 2, 1, 2)
     weights = {"[0, 0]": [0.5, 2], "[0, 1]": [1.5, 0.25], "[1, 0]": [3, 0.1], "[1, 1]": [0.2, 4]}
     mixer._attention = lambda s, actions: torch.tensor([[weights[str(u.tolist())] for u in actions[0]]])
@@ -108,13 +108,13 @@ def test_specified_qplex_table() -> None:
 
 
 def test_specified_qplex_head() -> None:
-    """s2q.md 8.5: one head's attention weights."""
+    """The attention weights of one of QPLEX's heads, a worked example."""
     key, agents, actions = torch.tensor([[-1.2]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, 2.0]])
     close(attention_weights(key, agents, actions, dim=0), torch.tensor([0.1613648529, 0.7726971119]))
 
 
 def test_specified_qplex_parameter_count() -> None:
-    """s2q.md 8.10, on 5m_vs_6m."""
+    """On 5m_vs_6m, counted by hand from the layers."""
     mixer = QPLEXMixer(QPLEXMixerSettings(), n_agents=5, state_dim=98, n_actions=12)
     assert sum(p.numel() for p in mixer.parameters()) == 107_574
 
@@ -224,7 +224,7 @@ def test_hypernetworks_without_layers_are_refused() -> None:
 
 
 def test_qplex_weighs_values_and_advantages_as_specified() -> None:
-    """cadp_mappo.md 9.5: V_tot 2.4, A_tot -0.12, Q_tot 2.28."""
+    """A worked example: V_tot 2.4, A_tot -0.12, Q_tot 2.28."""
 
     class Says(nn.Module):
         def __init__(self, *values: float) -> None:

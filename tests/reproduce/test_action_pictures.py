@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("eps", "expected"), [(0.05, 0.0019220), (0.1, 0.0075238), (0.2, 0.0287993)])
 def test_reuse_of_uniform_actions(eps: float, expected: float) -> None:
-    """Item 1 of the LAN checklist: the specification's 11.8."""
+    """CTDE^2, equation 2, for uniform actions: pi s^2 - 8/3 s^3 + s^4/2 with s = eps/2."""
     assert action_map.uniform_reuse(eps) == pytest.approx(expected, abs=1e-6)
 
 

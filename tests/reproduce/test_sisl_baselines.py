@@ -1,4 +1,4 @@
-"""Policies that learn nothing, in the real environments, beside the figures of the specification."""
+"""Policies that learn nothing, in the real environments, against figures measured with a program of their own."""
 
 import csv
 import sys

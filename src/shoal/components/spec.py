@@ -37,7 +37,7 @@ class TeamSpec:
         episode_limit: int,
         action_classes: Mapping[str, Sequence[int]] | None = None,
     ) -> "TeamSpec":
-        """Read the sizes from the spaces that design.md prescribes.
+        """Read the sizes from a team environment's spaces (``shoal.envs.team``).
 
         Raises:
             UserError: the spaces are not those of a team environment, or the classes do not fit its actions.

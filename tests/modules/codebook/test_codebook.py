@@ -24,7 +24,7 @@ def book(cls: type[Codebook] = Codebook, agents: int = 1, dim: int = 2, **settin
 
 
 def example(**settings: Any) -> Codebook:
-    """The eight slots of the specification's section 11.3."""
+    """A worked example: eight slots, of which some clash, one has starved and one is frozen."""
     codebook = book(mq_k=8, **settings)
     codebook.position.copy_(to_position(SLOTS))
     for name, values in (("usage", USAGE), ("frozen_for", FROZEN), ("since_win", SINCE_WIN)):
