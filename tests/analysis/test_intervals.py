@@ -50,12 +50,12 @@ Y = np.array([[0.2, 0.7], [0.3, 0.6], [0.1, 0.9], [0.9, 0.8]])
 @pytest.mark.parametrize(
     ("scores", "iqm", "median", "mean", "gap"), [(X, 0.65, 0.65, 0.65, 0.35), (Y, 0.6, 0.5625, 0.5625, 0.4375)]
 )
-def test_11_8_aggregates_of_the_lan_checklist(scores, iqm, median, mean, gap):
+def test_aggregates_of_two_tasks(scores, iqm, median, mean, gap):
     found = {name: float(e.value) for name, e in aggregates(scores).items()}
     assert found == pytest.approx({"IQM": iqm, "median": median, "mean": mean, "optimality gap": gap})
 
 
-def test_11_8_profile_improvement_and_an_uneven_trim():
+def test_profile_improvement_and_an_uneven_trim():
     taus = np.array([0.0, 0.35, 0.5, 0.75, 1.0])
     assert profile(X, taus).value.tolist() == [1, 0.875, 0.625, 0.375, 0]
     assert improvement(X, Y).value[0] == pytest.approx(0.4375)

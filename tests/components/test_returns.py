@@ -21,7 +21,7 @@ VALUES = torch.tensor([[5.0, 4, 3, 7, 0], [2, 2.5, 3, 3.5, 4]])
         (1.0, [[2.9602, 1.98, 2, 0], [7.743281, 7.821496, 6.8904, 6.96]]),
     ],
 )
-def test_specified_numbers(lam: float, expected: list[list[float]]) -> None:
+def test_worked_examples(lam: float, expected: list[list[float]]) -> None:
     y = td_lambda(REWARD, TERMINATED, MASK, VALUES, 0.99, lam)
     torch.testing.assert_close(y, torch.tensor(expected), rtol=0, atol=2e-6)
 

@@ -375,7 +375,7 @@ def test_settings_that_the_release_ignores_are_refused(key: str, value: object) 
         RunSettings(raw, ExperimentSettings)
 
 
-def test_specified_sizes_on_5m_vs_6m() -> None:
+def test_sizes_on_5m_vs_6m() -> None:
     """Sections 3.1: the agent, and QMIX with hypernetworks of one layer and of two."""
     spec = TeamSpec(n_agents=5, n_actions=12, obs_dim=55, state_dim=98, episode_limit=70, discrete=True)
     for layers, mixer_size in ((1, 25_377), (2, 31_521)):

@@ -87,7 +87,7 @@ Y_K = torch.tensor([[8.0, 7, 5], [0.5, 7, 5], [0.5, -0.2, 5]])
 W_K = torch.tensor([[0.9, 0.9, 1], [0.9, 1, 1], [0.9, 1, 1]])
 
 
-def test_specified_targets_weights_and_losses() -> None:
+def test_targets_weights_and_losses_of_a_worked_example() -> None:
     """Equations 2, C.3 and C.5, a worked example; the last step is padding."""
     identified = identified_earlier(torch.eye(3).bool())
     assert identified.int().tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
@@ -110,7 +110,7 @@ P = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [1 / 3, 1 / 3, 1 / 3]])
 P_HAT = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.25, 0.25], [0.9, 0.05, 0.05]])
 
 
-def test_specified_divergences() -> None:
+def test_divergences_of_a_worked_example() -> None:
     """P of equation 4, and the divergence of equation C.1: a worked example."""
     p, p_hat = torch.tensor([8.0, 7, 6]).softmax(0), torch.tensor([0.5, 0.3, 0.2])
     entropy = torch.special.entr(p).sum()
@@ -192,7 +192,7 @@ def scripted(
     return make
 
 
-def test_specified_loss_from_end_to_end(scripted: Callable[..., Scripted]) -> None:
+def test_loss_of_a_worked_example_from_end_to_end(scripted: Callable[..., Scripted]) -> None:
     s = scripted()
     loss, metrics = s.learner.loss(s.batch)
     per_copy = [float(metrics[f"loss_td_{k}"]) for k in range(3)]
@@ -251,7 +251,7 @@ def test_one_matching_agent_is_no_match(scripted: Callable[..., Scripted]) -> No
         ((15.2, 15.0, 14.7), 5, (0.348964, 0.335281, 0.315755)),
     ],
 )
-def test_specified_promises(
+def test_promises_of_a_worked_example(
     scripted: Callable[..., Scripted],
     monkeypatch: pytest.MonkeyPatch,
     promised: tuple[float, ...],
@@ -379,7 +379,7 @@ def test_any_number_of_sub_values_trains(make_learner: MakeLearner, make_batch: 
     ],
     ids=["5m_vs_6m", "5m_vs_6m_with_id", "MMM2", "27m_vs_30m", "academy_3_vs_2"],
 )
-def test_specified_parameter_counts(
+def test_parameter_counts(
     make_learner: MakeLearner, spec: TeamSpec, settings: dict[str, object], parts: tuple[int, ...], total: int
 ) -> None:
     """K = 2; counted by hand from the layers."""

@@ -9,7 +9,7 @@ Y, Q_TOT = torch.full((4,), 5.0), torch.tensor([3.0, 6, 5, 7])
 IS_GREEDY, V_GREEDY = torch.tensor([False, False, False, True]), torch.tensor([6.0, 4, 5, 6])
 
 
-def test_specified_weights_and_losses() -> None:
+def test_weights_and_losses_of_a_worked_example() -> None:
     optimistic, central = optimistic_weight(Q_TOT, Y, 0.1), central_weight(IS_GREEDY, Y, V_GREEDY, 0.1)
     assert optimistic.tolist() == pytest.approx([1, 0.1, 0.1, 0.1])
     assert central.tolist() == pytest.approx([0.1, 1, 0.1, 1])

@@ -1,26 +1,18 @@
-"""The life of a codebook: who wins and moves, who goes, and where new slots start."""
+"""The life of a codebook: who wins and moves, who starves, who is frozen."""
 
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from shoal.modules.codebook.anchored import ANCHOR, AnchoredCodebook
 from shoal.modules.codebook.codebook import Codebook, CodebookSettings, to_position
-from shoal.modules.codebook.pruning import clashes, greedy_losers, maximin, pairwise_losers
+from shoal.modules.codebook.pruning import clashes
 from shoal.utils.errors import UserError
+from support.codebooks import SLOTS, book
 
 close = torch.testing.assert_close
-
-SLOTS = torch.tensor(
-    [[0.0, 0.0], [0.03, 0.0], [0.06, 0.0], [0.5, 0.5], [0.52, 0.53], [-0.7, 0.2], [0.9, -0.9], [0.9, -0.88]]
-)
 USAGE, FROZEN, SINCE_WIN = [10, 4, 2, 1, 6, 3, 0, 0], [0] * 7 + [30], [0, 3, 1, 2, 0, 21, 20, 40]
-
-
-def book(cls: type[Codebook] = Codebook, agents: int = 1, dim: int = 2, **settings: Any) -> Codebook:
-    return cls(CodebookSettings(**settings), agents, dim)
 
 
 def example(**settings: Any) -> Codebook:
@@ -49,13 +41,6 @@ def test_a_round_of_pruning(rule: str, losers: set[int]) -> None:
     close(codebook.last_round, torch.tensor([len(losers) + 1, len(losers), 1]) / 8)
 
 
-def test_new_slots_start_in_the_largest_voids() -> None:
-    survivors = SLOTS[[0, 2, 4, 6, 7]]
-    drawn = torch.tensor([[-0.9, -0.9], [-0.8, -0.8], [0.9, 0.9], [-0.5, 0.9], [0.2, -0.5], [0.0, 0.1]])
-    close(maximin(drawn, survivors, 3), drawn[[0, 3, 2]])
-    close(maximin(drawn, survivors[:0], 2), drawn[[0, 2]])
-
-
 def test_utility_of_the_last_window_or_of_all_that_came_before() -> None:
     window, ema = example(), example(mq_utility="ema", mq_proximity=False, mq_starvation=False)
     ema.manage()
@@ -64,34 +49,6 @@ def test_utility_of_the_last_window_or_of_all_that_came_before() -> None:
     close(ema.utility[0], 1.9 * torch.tensor(USAGE, dtype=torch.float32))
     window.manage()
     assert window.utility[0, 0] == 10
-
-
-def chosen_one_by_one(clash: Tensor, utility: Tensor) -> set[int]:
-    gone: set[int] = set()
-    for i in sorted(range(len(utility)), key=lambda i: (-float(utility[i]), i)):
-        if i not in gone:
-            gone |= {j for j in range(len(utility)) if clash[i, j]}
-    return gone
-
-
-@pytest.mark.parametrize("seed", range(25))
-def test_pruning_all_at_once_is_pruning_one_by_one(seed: int) -> None:
-    """Greedy: no two survivors clash, and none that went could have stayed. Pairwise: each pair's worse half goes."""
-    torch.manual_seed(seed)
-    G, K = 3, 30
-    u = torch.rand(G, K, 2) * 2 - 1
-    eligible, utility = torch.rand(G, K) < 0.8, torch.randint(0, 4, (G, K)).float()
-    clash = clashes(u, eligible, 0.3)
-    goes, pairwise = greedy_losers(clash, utility), pairwise_losers(clash, utility)
-    for g in range(G):
-        assert set(goes[g].nonzero().flatten().tolist()) == chosen_one_by_one(clash[g], utility[g])
-        stays = ~goes[g]
-        assert not clash[g][stays][:, stays].any()
-        assert clash[g][goes[g]][:, stays].any(-1).all()
-        worse = {
-            (j if utility[g, i] >= utility[g, j] else i) for i in range(K) for j in range(i + 1, K) if clash[g, i, j]
-        }
-        assert set(pairwise[g].nonzero().flatten().tolist()) == worse
 
 
 FREEZE = [7, 40, 0]
@@ -206,100 +163,6 @@ def test_tests_leave_frozen_slots_out_unless_all_are() -> None:
     codebook = book(agents=2, mq_k=3)
     codebook.frozen_for.copy_(torch.tensor([[5, 0, 0], [1, 1, 1]]))
     assert codebook.eligible().tolist() == [[False, True, True], [True, True, True]]
-
-
-def settled(**settings: Any) -> AnchoredCodebook:
-    """Ten anchors far apart, the first of which are the most useful."""
-    codebook: Any = book(AnchoredCodebook, mq_k=10, mq_copies=0.2, **settings)
-    grid = torch.linspace(-0.9, 0.9, 10)
-    codebook.position.copy_(to_position(torch.stack([grid, -grid], dim=-1)))
-    codebook.usage.copy_(torch.tensor([9, 8, 3, 3, 3, 3, 3, 3, 0, 0]))
-    anchored: AnchoredCodebook = codebook
-    return anchored
-
-
-def test_copies_of_the_most_useful_anchors_explore_in_the_place_of_the_unused() -> None:
-    codebook = settled()
-    anchors = codebook.position.clone()
-    done = codebook.manage()
-    assert done.reset[0].nonzero().flatten().tolist() == [8, 9]
-    assert codebook.parent[0].tolist() == [ANCHOR] * 8 + [0, 1]
-    assert codebook.position[0, 8:].equal(anchors[0, :2])
-    for _ in range(30):
-        codebook.climb(torch.ones(1, 10, dtype=torch.int64), torch.ones(1, 10, 2), 0.01)
-    assert codebook.position[0, :8].equal(anchors[0, :8])
-    assert (codebook.position[0, 8:] > anchors[0, :2]).all()
-    assert codebook.age[0].tolist() == [0] * 8 + [30, 30]
-
-
-def test_a_young_copy_may_be_close_to_its_parent_alone() -> None:
-    codebook = settled(mq_starvation=False)
-    codebook.manage()
-    done = codebook.manage()
-    assert not done.clashing[0, [0, 8]].any()
-    codebook.position[0, 8] = codebook.position[0, 3]
-    done = codebook.manage()
-    assert done.clashing[0, [3, 8]].any()
-
-
-@pytest.mark.parametrize("grown", [True, False])
-def test_a_copy_that_left_its_parent_stays_if_it_wins(grown: bool) -> None:
-    codebook = settled(mq_copy_life=5)
-    codebook.manage()
-    codebook.position[0, 8] = to_position(torch.tensor([0.9, 0.9]))
-    codebook.age[0, 8] = 5
-    codebook.since_win[0, 8] = 0 if grown else 21
-    done = codebook.manage()
-    assert bool(done.reset[0, 8]) is not grown
-    if grown:
-        assert codebook.parent[0, 8] == ANCHOR
-
-
-@pytest.mark.parametrize(("picks", "goes"), [(1, 8), (9, 0)])
-def test_of_a_copy_that_did_not_leave_and_its_parent_the_more_useful_stays(picks: int, goes: int) -> None:
-    codebook = settled(mq_copy_life=5)
-    codebook.manage()
-    codebook.age[0, 8] = 5
-    codebook.usage[0, [0, 8]] = torch.tensor([5, picks])
-    codebook.usage[0, 1:8] = 1
-    done = codebook.manage()
-    assert done.clashing[0].nonzero().flatten().tolist() == [goes]
-    assert codebook.parent[0, 8 - goes] == ANCHOR  # who stays stands for itself
-
-
-def test_of_a_parent_that_starved_and_the_copy_that_takes_its_wins_one_stays() -> None:
-    codebook = settled(mq_copy_life=5)
-    codebook.manage()
-    codebook.age[0, 8] = 5
-    codebook.usage[0, [0, 8]] = torch.tensor([5, 3])
-    codebook.since_win[0, [0, 8]] = torch.tensor([21, 0])
-    done = codebook.manage()
-    assert done.reset[0, [0, 8]].tolist() == [True, False]
-    assert codebook.parent[0, 8] == ANCHOR
-
-
-def test_a_small_codebook_has_a_copy_too() -> None:
-    codebook: Any = book(AnchoredCodebook, mq_k=4, mq_copies=0.1)
-    codebook.usage.copy_(torch.tensor([3, 1, 1, 0]))
-    codebook.manage()
-    assert (codebook.parent != ANCHOR).sum() == 1
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_the_best_anchor_of_a_window_survives_its_copy(seed: int) -> None:
-    """Whatever becomes of the copies, nothing takes the most useful anchor away while it wins."""
-    torch.manual_seed(seed)
-    codebook = settled(mq_copy_life=20, mq_clash=0.2, mq_freeze=5)
-    start = codebook.position[0, 0].clone()
-    for update in range(1, 200):
-        wins = (torch.rand(1, 10) < 0.3).long()
-        wins[0, 0] = 1
-        codebook.climb(wins, torch.randn(1, 10, 2), 0.05)
-        codebook.usage[0] += torch.randint(0, 3, (10,)) * (torch.arange(10) > 0)
-        codebook.usage[0, 0] += 3
-        if update % 10 == 0:
-            assert not codebook.manage().reset[0, 0]
-    assert codebook.position[0, 0].equal(start)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 On a GPU, PyTorch's own sequence kernel (cuDNN) unrolls each copy in one call. On a CPU that kernel spends most of a
 training step on autograd's bookkeeping and on memory: the unroll below has its backward pass written by hand, works in
-place, and runs all copies in one call. The maths is the same; ``tests/modules/test_layers.py`` holds them together and
-``benchmarks/training_step.py`` measures them.
+place, and runs all copies in one call. The maths is the same; ``tests/modules/layers/test_gru.py`` holds them together
+and ``benchmarks/training_step.py`` measures them.
 """
 
 import math

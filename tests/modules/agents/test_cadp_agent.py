@@ -41,7 +41,7 @@ def assert_table(ours: Tensor, *rows: list[float]) -> None:
     close(ours.squeeze(), table(*rows).squeeze(), rtol=0, atol=1e-6)
 
 
-def test_specified_confidence_and_advice() -> None:
+def test_confidence_and_advice_of_a_worked_example() -> None:
     alpha = advice_logits(Q[None, None], K[None, None])  # [P, heads, N, N]
     assert_table(alpha, [0.707107, 1.414214, 0], [1.414214, 0, 1.414214], [1.414214, 1.414214, 0.707107])
     c = alpha.softmax(-1)
@@ -49,7 +49,7 @@ def test_specified_confidence_and_advice() -> None:
     assert_table(advise(c[None], V[None]), [2.712068, 3.712068], [3, 4], [2.593327, 3.593327])
 
 
-def test_specified_pruning_loss_and_gradient() -> None:
+def test_pruning_loss_and_gradient_of_a_worked_example() -> None:
     alpha = advice_logits(Q[None, None], K[None, None]).requires_grad_()
     paper = pruning_loss(alpha, "sum")
     close(paper.item(), 5.101498, rtol=0, atol=1e-6)
@@ -61,7 +61,7 @@ def test_specified_pruning_loss_and_gradient() -> None:
     )
 
 
-def test_specified_dead_agent() -> None:
+def test_dead_agent_of_a_worked_example() -> None:
     alive = torch.tensor([[True, True, False]])
     alpha = advice_logits(Q[None, None], K[None, None], alive)
     c = alpha.softmax(-1)
@@ -86,7 +86,7 @@ UNIFORM = torch.full((3, 3), 1 / 3, dtype=torch.float64)
         ([torch.full((5, 5), 0.2, dtype=torch.float64)], 0.321888, 8.047190),
     ],
 )
-def test_specified_losses(heads: list[Tensor], mean: float, total: float) -> None:
+def test_losses_of_a_worked_example(heads: list[Tensor], mean: float, total: float) -> None:
     logits = torch.stack(heads).log()
     close(pruning_loss(logits).item(), mean, rtol=0, atol=1e-6)
     close(pruning_loss(logits, "sum").item(), total, rtol=0, atol=1e-6)
@@ -147,7 +147,7 @@ EARLY_D_STATES = [
 ]
 
 
-def specified_agent(fusion: str) -> CADPAgent:
+def example_agent(fusion: str) -> CADPAgent:
     """Tensor j, entry k: 0.4 cos(0.9 j + 0.7 k) + 0.15, with tensors counted in the order below."""
     settings = CADPAgentSettings(rnn_hidden_dim=3, att_heads=2, att_embed_dim=2, cadp_fusion=fusion)  # type: ignore[arg-type]
     agent = CADPAgent(settings, 3, 2).double()
@@ -165,7 +165,7 @@ def specified_agent(fusion: str) -> CADPAgent:
     return agent
 
 
-def specified_inputs() -> Tensor:
+def example_inputs() -> Tensor:
     t, n, e = (torch.arange(size, dtype=torch.float64) for size in (2, 2, 3))
     return torch.cos(t[:, None, None] + 2 * n[:, None] + 0.5 * e)  # [P, N, E]: one team, two steps
 
@@ -179,17 +179,17 @@ def specified_inputs() -> Tensor:
         ("early", False, EARLY_D, EARLY_D_STATES),
     ],
 )
-def test_specified_agents(fusion: str, centralised: bool, values: Any, states: Any) -> None:
-    agent = specified_agent(fusion)
+def test_agents_of_a_worked_example(fusion: str, centralised: bool, values: Any, states: Any) -> None:
+    agent = example_agent(fusion)
     agent = agent if centralised else agent.decentralised()
-    q, h = agent(specified_inputs(), agent.initial_hidden(1, 2), [1, 1])
+    q, h = agent(example_inputs(), agent.initial_hidden(1, 2), [1, 1])
     close(q[0], torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-6)
     close(h[0], torch.tensor(states, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-def test_specified_confidences_and_losses() -> None:
-    agent = specified_agent("late")
-    logits = agent.logits(specified_inputs(), None)[0]
+def test_confidences_and_losses_of_a_worked_example() -> None:
+    agent = example_agent("late")
+    logits = agent.logits(example_inputs(), None)[0]
     close(logits.softmax(-1), torch.tensor(CONFIDENCE, dtype=torch.float64), rtol=0, atol=1e-6)
     close(pruning_loss(logits), table([0.112345, 0.230823])[0], rtol=0, atol=1e-6)
     close(pruning_loss(logits, "sum"), table([0.449380, 0.923292])[0], rtol=0, atol=1e-6)
@@ -214,7 +214,7 @@ def test_both_models_are_one_function_where_everyone_heeds_itself_alone(fusion: 
     assert torch.equal(ours[1], theirs[1])
 
 
-def test_specified_number_of_parameters() -> None:
+def test_number_of_parameters() -> None:
     agent = CADPAgent(CADPAgentSettings(), input_dim=72, output_dim=12)
     assert sum(p.numel() for p in agent.parameters()) == 78_732
 
@@ -394,7 +394,7 @@ def test_pruning_counts_transitions_alone_and_is_weighted() -> None:
     close(losses["loss_pruning"], 0.5 * N**2 * per_step[acted].mean(), rtol=0, atol=1e-12)
 
 
-def test_time_mask_of_the_specification() -> None:
+def test_steps_that_do_not_count() -> None:
     """Equation 3: per-step losses [0.203620, 0.366204, 7.0] of which the last does not count; TD loss 0.625."""
     N = GIVEN.shape[-1]
     padding = torch.full((N, N), 7.0 * N / (N - 1)).double().fill_diagonal_(0.0)  # any logits with a loss of 7 or so

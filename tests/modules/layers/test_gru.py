@@ -1,4 +1,4 @@
-"""Stacked layers against PyTorch's own, one module a copy."""
+"""M stacked GRUs against torch.nn.GRU: values, gradients, sequences that end early."""
 
 import math
 from collections.abc import Callable
@@ -8,44 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from shoal.modules.layers.gru import StackedGRU
-from shoal.modules.layers.latent import Decoder, Encoder
-from shoal.modules.layers.stacked import StackedLinear, StackedMLP, copy_state_dict
 
 close = torch.testing.assert_close
-
-
-@pytest.mark.parametrize("copies", [1, 3])
-@pytest.mark.parametrize("shared", [True, False])
-def test_linear_equals_separate_layers(copies: int, shared: bool) -> None:
-    stacked = StackedLinear(copies, 5, 4).double()
-    x = torch.randn(1 if shared else copies, 7, 5, dtype=torch.float64, requires_grad=True)
-    y = stacked(x)
-    assert y.shape == (copies, 7, 4)
-    y.square().sum().backward()
-    grad_x = torch.zeros_like(x)
-    for k in range(copies):
-        plain = nn.Linear(5, 4).double()
-        plain.weight.data, plain.bias.data = stacked.weight.data[k].clone(), stacked.bias.data[k].clone()
-        own = x.detach()[0 if shared else k].clone().requires_grad_()
-        expected = plain(own)
-        expected.square().sum().backward()
-        close(y[k], expected, rtol=0, atol=1e-12)
-        close(stacked.weight.grad[k], plain.weight.grad, rtol=0, atol=1e-10)
-        close(stacked.bias.grad[k], plain.bias.grad, rtol=0, atol=1e-10)
-        grad_x[0 if shared else k] += own.grad
-    close(x.grad, grad_x, rtol=0, atol=1e-10)
-
-
-def test_linear_starts_as_pytorchs() -> None:
-    """Every slice by its own fan-in, not by the stacked tensor's."""
-    stacked = StackedLinear(3, 16, 200)
-    bound = 1 / math.sqrt(16)
-    plain = nn.Linear(16, 200)
-    for slices, own in ((stacked.weight, plain.weight), (stacked.bias, plain.bias)):
-        for k in range(3):
-            assert 0.95 * bound < slices[k].abs().max() <= bound
-            assert slices[k].std().item() == pytest.approx(own.std().item(), rel=0.1)
-    assert not torch.equal(stacked.weight[0], stacked.weight[1])
 
 
 def test_gru_starts_as_pytorchs() -> None:
@@ -55,14 +19,6 @@ def test_gru_starts_as_pytorchs() -> None:
         for k in range(2):
             assert 0.9 * bound < parameter[k].abs().max() <= bound
         assert not torch.equal(parameter[0], parameter[1])
-
-
-def test_mlp_has_a_relu_between_layers_only() -> None:
-    mlp = StackedMLP(2, [3, 4, 5])
-    first, second = (layer for layer in mlp if isinstance(layer, StackedLinear))
-    x = torch.randn(1, 6, 3)
-    close(mlp(x), second(first(x).relu()))
-    assert (mlp(x) < 0).any()
 
 
 def torch_gru(stacked: StackedGRU, k: int) -> nn.GRU:
@@ -148,27 +104,3 @@ def test_gru_where_the_last_steps_are_empty(unroll: Unroll) -> None:
     stacked = StackedGRU(2, 4, 3)
     x, h = torch.randn(2, 5, 4), torch.randn(2, 3, 3)
     close(unroll(stacked, x, h, [3, 2, 0, 0]), stacked(x, h, [3, 2]))
-
-
-def test_copy_state_dict_takes_a_snapshot_of_one_copy() -> None:
-    stacked, single = StackedMLP(3, [4, 5, 2]), StackedMLP(1, [4, 5, 2])
-    snapshot = copy_state_dict(stacked, 2)
-    single.load_state_dict(snapshot)
-    x = torch.randn(1, 6, 4)
-    close(single(x)[0], stacked(x)[2])
-    before = single(x)
-    with torch.no_grad():
-        stacked[0].weight.zero_()
-    assert snapshot["0.weight"].any()
-    assert torch.equal(single(x), before)
-
-
-def test_encoder_decoder_shapes_and_distribution() -> None:
-    z = Encoder(history_dim=6, hidden_dim=8, latent_dim=2)(torch.randn(5, 7, 6))
-    assert z.shape == (5, 7, 2)
-    state_hat, log_p = Decoder(latent_dim=2, hidden_dim=8, state_dim=4, n_candidates=3)(z)
-    assert state_hat.shape == (5, 7, 4)
-    assert log_p.shape == (5, 7, 3)
-    close(log_p.exp().sum(-1), torch.ones(5, 7))
-    assert (state_hat < 0).any()  # no ReLU behind the heads
-    assert Decoder(latent_dim=2, hidden_dim=8, state_dim=4, n_candidates=0)(z)[1] is None
