@@ -9,7 +9,6 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from conftest import SPEC, VECTORS, MakeLearner
 from shoal import onnx_team
 from shoal.command_line.main import main
 from shoal.components.spec import TeamSpec
@@ -18,6 +17,7 @@ from shoal.modules.agents.rnn import RNNAgent
 from shoal.modules.layers.moments import Normaliser
 from shoal.utils.errors import UserError
 from support.launch import in_process
+from support.teams import SPEC, VECTORS, MakeLearner
 
 pytest.importorskip("onnxscript", reason="needs the extra [onnx]", exc_type=ImportError)
 ort = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.utils import extras
-from shoal.utils.errors import UserError
-from shoal.utils.extras import CORE, install_command, needed_for, requirements
+from shoal.utils.extras import CORE, requirements
 from support.launch import MAIN, environment
 
 ROOT = MAIN.parents[1]
@@ -44,16 +42,6 @@ def test_all_holds_every_extra_but_the_tools_and_a_service() -> None:
     assert set(wanted["all"]) == parts
 
 
-def test_the_installed_package_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An installed copy has no pyproject.toml: its metadata tells."""
-    declared = requirements()
-    metadata = [*declared[CORE], *(f'{line} ; extra == "{extra}"' for extra in declared for line in declared[extra])]
-    monkeypatch.setattr(importlib.metadata, "requires", lambda name: metadata)
-    monkeypatch.setattr(extras, "_PYPROJECT", tmp_path / "pyproject.toml")
-    assert requirements() == declared
-    assert install_command("smax") == 'pip install "shoal[smax]"'
-
-
 def test_version_and_licence() -> None:
     import shoal
 
@@ -62,14 +50,6 @@ def test_version_and_licence() -> None:
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {shoal.__version__}\n" in citation
-
-
-def test_a_missing_package_is_a_sentence_with_its_extra() -> None:
-    sentence = r"^Sweeps needs the Python package 'nowhere'.*\[sweeps\]"
-    with pytest.raises(UserError, match=sentence), needed_for("Sweeps", "sweeps"):
-        import nowhere.inside  # noqa: F401
-    with pytest.raises(ModuleNotFoundError, match="shoal"), needed_for("Sweeps", "sweeps"):
-        import shoal.nowhere  # noqa: F401
 
 
 @pytest.fixture(scope="module")

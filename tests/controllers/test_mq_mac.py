@@ -7,10 +7,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from conftest import VECTORS
 from shoal.learners.learner import Learner
 from shoal.utils.errors import UserError
 from support.lan_family import KINDS, MQ
+from support.teams import VECTORS
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]

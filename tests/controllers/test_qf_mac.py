@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from conftest import VECTORS
 from shoal.learners.learner import Learner
 from support.lan_family import QF
+from support.teams import VECTORS
 
 MakeLearner = Callable[..., Learner]
 close = torch.testing.assert_close

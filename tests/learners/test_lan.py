@@ -8,13 +8,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from conftest import SPEC, VECTORS
 from oracles.plain_mq_lan import PlainMQLAN
 from shoal.components.batch import PackedSteps
 from shoal.components.spec import TeamSpec
 from shoal.learners.learner import Learner
 from shoal.modules.codebook.codebook import Codebook
 from support.lan_family import LAN, MORTAL, MQ, each_kind
+from support.teams import SPEC, VECTORS
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from conftest import unrolled
 from oracles.losses import at, best, central_value, episodes, mixed, prepared, td_targets
 from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.learners.learner import Learner
 from shoal.utils.errors import UserError
+from support.teams import unrolled
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]

@@ -9,7 +9,6 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from conftest import ALGORITHMS, SPEC, VECTORS, unrolled
 from shoal.components.batch import PackedSteps, episode_lengths
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
@@ -20,6 +19,7 @@ from shoal.modules.layers.moments import Normaliser
 from shoal.recording.console import Console
 from shoal.recording.logger import Logger
 from shoal.utils.errors import UserError
+from support.teams import ALGORITHMS, SPEC, VECTORS, unrolled
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., TensorDict]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from conftest import SPEC, VECTORS
 from shoal.components.spec import TeamSpec
+from support.teams import SPEC, VECTORS
 
 LAN = {"learner": "lan_learner", "td_lambda": 0, "value_embed_dim": 8, "value_hidden_dims": [8]}
 MQ = {**LAN, "mac": "mq_mac", "mq_k": 12, "mq_head_dim": 8, "mq_manage_interval": 3, "mq_chunk": 8}
