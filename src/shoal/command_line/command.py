@@ -119,13 +119,11 @@ def main(argv: list[str] | None = None, program: str = "shoal") -> int:
         return COMMANDS[name](rest)
     if name in ("-h", "--help", "help"):
         lines = "\n".join(f"  {known:<14}{command.__doc__}" for known, command in COMMANDS.items())
-        print(_HELP.format(program=program, commands=lines))
-        return 0
+        return exit_status(lambda: _say(_HELP.format(program=program, commands=lines)))
     if name == "--version":
         from shoal import __version__
 
-        print(__version__)
-        return 0
+        return exit_status(lambda: _say(__version__))
     return exit_status(lambda: _refuse(_unknown(name, program)))
 
 
@@ -140,6 +138,11 @@ def _evaluation(words: list[str]) -> list[str]:
     if not before or before[0].startswith("-"):
         raise UserError(f"evaluate needs a checkpoint first: {typed('evaluate')} results/sacred/7 (see --help).")
     return [*before[1:], "with", *settings, f"checkpoint_path={before[0]!r}", "evaluate=True"]
+
+
+def _say(text: str) -> int:
+    print(text)
+    return 0
 
 
 def _refuse(sentence: str) -> int:

@@ -21,6 +21,7 @@ from shoal.reproduce import catalogue
 from shoal.reproduce.declaration import Reproduction, Verdict
 from shoal.utils.errors import UserError
 from shoal.utils.program import typed
+from shoal.utils.streams import lasting_output
 
 if TYPE_CHECKING:
     from shoal.reproduce import running
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None, among: Sequence[Reproduction] | None
     known = catalogue.every() if among is None else among
     try:
         if args.list or not args.id:
-            print("\n\n".join(described(one) for one in known))
+            with lasting_output():  # whoever reads the list may have read enough
+                print("\n\n".join(described(one) for one in known))
             return 0
         return reproduce(catalogue.find(args.id, known), args, again)
     except UserError as error:
