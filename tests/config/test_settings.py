@@ -410,7 +410,7 @@ def test_a_path_may_start_at_home(monkeypatch):
 
 
 def test_a_setting_without_value_is_asked_for():
-    with pytest.raises(UserError, match=r"'learner' \(loss.*\) has no value"):
+    with pytest.raises(UserError, match=r"'learner' \(learner: loss.*\) has no value"):
         RunSettings({"env": "matrix_game"}, ExperimentSettings)
 
 

@@ -95,7 +95,7 @@ def test_elsewhere_there_is_a_line_for_each_change_and_one_now_and_then(jobs, mo
     told = [line.split(None, 1) for line in out.getvalue().splitlines()]
     assert " ".join(told[0]) == "0 of 4 finished, 1 running, 2 waiting, 1 failed: iql_matrix_game_seed1 75%"
     assert [words[0] for words in told[1:]] == ["failed", "started", "FAILED", "failed", "finished", "stopped"]
-    assert "started again from the beginning" in told[1][1]
+    assert "restarted from the beginning" in told[1][1]
     assert "(start 2)" in told[2][1]
     assert "killed by SIGKILL; its output: " in told[3][1]
     assert "won 25.0% in 1:01:40; 1 of 4 finished, 2 waiting, 1 failed" in told[5][1]
