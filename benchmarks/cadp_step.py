@@ -13,7 +13,7 @@ import torch
 from training_step import clock, make_batch, make_learner
 
 from shoal.components.spec import TeamSpec
-from shoal.utils.memory import keep_freed_memory
+from shoal.utils.malloc import keep_freed_memory
 
 BREAKPOINT = 100
 

@@ -20,7 +20,7 @@ from tensordict import TensorDict
 from training_step import make_learner
 
 from shoal.components.spec import TeamSpec
-from shoal.utils.memory import keep_freed_memory
+from shoal.utils.malloc import keep_freed_memory
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from oracles.plain_mq_lan import PlainMQLAN

@@ -26,7 +26,7 @@ from shoal.modules.agents.agent import Agent
 from shoal.modules.agents.rnn import RNNAgent, RNNAgentSettings
 from shoal.modules.layers.stacked import copy_state_dict
 from shoal.modules.mixers.qmix import QMixer, QMixerSettings
-from shoal.utils.memory import keep_freed_memory
+from shoal.utils.malloc import keep_freed_memory
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from oracles.plain_s2q import PlainS2Q

@@ -120,7 +120,7 @@ def test_files_that_hold_no_team_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no exported team"):
         deployment.load(tmp_path / "other.pt")
     with pytest.raises(UserError, match="resume its run"):
-        deployment.export({"learner": {}}, tmp_path / "other.pt")
+        deployment.deployed({"learner": {}}, tmp_path / "other.pt")
     checkpoints.write({"team": 1, "config": {}, "spec": {}, "networks": {}}, tmp_path / "team.pt")
     with pytest.raises(UserError, match=r"team\.pt is an exported team"):
         deployment.main([str(tmp_path / "team.pt")])

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from shoal.experiment import Experiment
-from shoal.recording.run_folder import RunFolder
+from shoal.recording.file_record import FileRecord
 from shoal.utils import checkpoint as checkpoints
 from support.launch import curves, in_process, read_json
 
@@ -116,8 +116,8 @@ def test_a_record_that_cannot_be_finished_is_an_error(tmp_path, monkeypatch, cap
             raise OSError(28, "No space left on device")
         return save(self, obj, filename)
 
-    save = RunFolder.save_json
-    monkeypatch.setattr(RunFolder, "save_json", full)
+    save = FileRecord.save_json
+    monkeypatch.setattr(FileRecord, "save_json", full)
     assert in_process(tmp_path, *ARGS, *TIMES) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert "error: the record in" in last

@@ -59,8 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "utils",
     },
 }
-"""Part of the package -> the other parts that it may import. The entry points may import all. Sweeps start whole runs,
-and so stand above cli."""
+"""Part of the package -> the other parts that it may import. The entry points may import all. Sweeps start whole
+runs as the command line does, and so import ``command_line``."""
 
 OLD_DOORS = {
     "analysis/action_map.py",

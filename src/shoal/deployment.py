@@ -100,15 +100,6 @@ def _parse(args: list[str]) -> tuple[Path, Path, int, bool]:
     return Path(places[0]), Path(out), int(options["--load_step"]), as_onnx
 
 
-def export(content: dict[str, Any], file: Path) -> dict[str, Any]:
-    """What is deployed of the checkpoint ``content``, read from ``file``: ``config``, ``spec`` and ``networks``.
-
-    Raises:
-        UserError: it is of a version that did not keep the team's sizes.
-    """
-    return _packed(deployed(content, file), content)
-
-
 def _packed(team: Controller, content: Mapping[str, Any]) -> dict[str, Any]:
     return {"team": FORMAT, "config": content["config"], "spec": content["spec"], "networks": team.state_dict()}
 
@@ -117,7 +108,7 @@ def deployed(content: dict[str, Any], file: Path) -> Controller:
     """The team in the checkpoint ``content``, read from ``file``, as it is deployed. On the CPU.
 
     Raises:
-        UserError: as ``export``.
+        UserError: it is of a version that did not keep the team's sizes.
     """
     if "spec" not in content:
         raise UserError(
@@ -136,7 +127,7 @@ def _learner(content: dict[str, Any]) -> Learner:
 
 
 def load(path: Path | str, components: Collection[str] = ()) -> Controller:
-    """A team that ``export`` has written, ready to act: ``select_actions`` with ``test_mode=True``. On the CPU.
+    """A team written by the ``export`` command, ready to act: ``select_actions`` with ``test_mode=True``. On the CPU.
 
     Args:
         path: the file.

@@ -25,20 +25,17 @@ from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording import metric_names
 from shoal.recording.captured_output import bounded_output
 from shoal.recording.console import Console
+from shoal.recording.file_record import FileRecord, file_observer, uid_of
 from shoal.recording.heartbeats import beat, flush_record
 from shoal.recording.logger import Logger
 from shoal.recording.mongo_address import MONGO_VARIABLE, refuse_secret
 from shoal.recording.mongo_observer import MongoMirror, mongo_observer
 from shoal.recording.provenance import git_commit
-from shoal.recording.reader import MODEL_DIR_FILE, checkpoints_of
-from shoal.recording.run_folder import RunFolder, file_observer, uid_of
+from shoal.recording.reader import MODEL_DIR_FILE, SETTINGS_FILE, checkpoints_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.guardian import Guardian
 from shoal.utils.program import typed
-
-SETTINGS_FILE = "settings.yaml"
-"""In a run's record: every setting, in a form that may stand behind `with`."""
 
 
 def checked_settings(raw: dict[str, Any], sources: dict[str, str], notes: Sequence[str]) -> RunSettings:
@@ -279,7 +276,7 @@ def standard_observers(
 def what_the_record_lacks(observers: Sequence[RunObserver]) -> str:
     """Of a run that has ended: a sentence if its file record could not be finished."""
     for one in observers:
-        if isinstance(one, RunFolder) and one.lacks:
+        if isinstance(one, FileRecord) and one.lacks:
             return (
                 f"the record in {one.dir} lacks {one.lacks}: free some space; the run itself has ended as said above."
             )

@@ -8,7 +8,7 @@ import pytest
 
 from shoal.recording import captured_output
 from shoal.recording.captured_output import bounded_output, guard_output
-from shoal.recording.run_folder import file_observer
+from shoal.recording.file_record import file_observer
 from support.sacred_run import CAPTURED, experiment
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import shoal.recording
+from shoal.recording.file_record import file_observer
 from shoal.recording.heartbeats import flush_record
-from shoal.recording.run_folder import file_observer
 from support.sacred_run import CAPTURED, experiment, read
 
 SCRIPT = """
@@ -21,7 +21,7 @@ import sys, time
 from sacred import Experiment, SETTINGS
 from shoal.recording.captured_output import bounded_output
 from shoal.recording.heartbeats import flush_record
-from shoal.recording.run_folder import file_observer
+from shoal.recording.file_record import file_observer
 SETTINGS.CAPTURE_MODE = sys.argv[3]
 ex = Experiment("test", save_git_info=False)
 ex.captured_out_filter = bounded_output

@@ -12,10 +12,10 @@ import torch
 from sacred import Experiment
 
 from shoal.recording.captured_output import bounded_output, guard_output
+from shoal.recording.file_record import file_observer
 from shoal.recording.heartbeats import flush_record
 from shoal.recording.mongo import connect
 from shoal.recording.mongo_observer import MongoMirror, mongo_observer
-from shoal.recording.run_folder import file_observer
 from support.launch import read_json, wait_until
 from support.mongo_server import points
 

@@ -30,7 +30,7 @@ class Callback:
         """The run is built, and loaded where it starts from a checkpoint; nothing has been played yet."""
 
     def on_rollout(self, experiment: Experiment, rollout: Rollout) -> None:
-        """A rollout is in the replay memory; its updates follow. ``rollout.batch`` has shape ``[B, T+1]``."""
+        """A rollout is in the memory; its updates follow. ``rollout.batch`` has shape ``[B, T+1]``."""
 
     def on_update(self, experiment: Experiment, metrics: Mapping[str, Any]) -> None:
         """A gradient step was made; ``metrics`` are the learner's (numbers, or tensors without dimensions)."""

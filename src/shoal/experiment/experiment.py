@@ -31,7 +31,7 @@ from shoal.recording.logger import Logger
 from shoal.runners.runner import NonFiniteEpisodeError, Runner
 from shoal.runners.supervised import EnvironmentsFailedError, RolloutAbandonedError
 from shoal.utils.errors import NonFiniteError, UserError
-from shoal.utils.memory import keep_freed_memory
+from shoal.utils.malloc import keep_freed_memory
 from shoal.utils.seeding import random_state, seed_everything, set_random_state, unless_raised
 from shoal.utils.signals import Interrupted, StopRequest
 

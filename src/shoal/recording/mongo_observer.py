@@ -17,10 +17,10 @@ from typing import Any
 from sacred.observers import RunObserver
 
 from shoal.recording.captured_output import bounded_output
+from shoal.recording.file_record import MetricsByName, uid_of
 from shoal.recording.mongo import Database, check, connect
 from shoal.recording.mongo_run import FORMAT, Entry, MongoRun
 from shoal.recording.plain import plain
-from shoal.recording.run_folder import MetricsByName, uid_of
 
 _log = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ from shoal.utils.errors import UserError
 RUN_FILE, CONFIG_FILE, INFO_FILE = "run.json", "config.json", "info.json"
 MODEL_DIR_FILE = "model_dir.txt"
 """In a run's record: where its checkpoints are."""
+SETTINGS_FILE = "settings.yaml"
+"""In a run's record and in a sweep's folder of a run: every setting, in a form that may follow `with`."""
 
 SILENCE = timedelta(minutes=2)
 """A run that is alive says so every ten seconds; one that has been silent for this long has died."""

@@ -12,13 +12,13 @@ import yaml
 
 from shoal.analysis.records import RecordedRun, number
 from shoal.analysis.starts import in_order, joined
-from shoal.recording.reader import RUN_FILE, Record, read_record
+from shoal.recording.reader import RUN_FILE, SETTINGS_FILE, Record, read_record
 from shoal.sweeps.plan import PlannedRun
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.lock import held
 
-SETTINGS_FILE, OUTPUT_FILE, LOCK_FILE = "settings.yaml", "out.txt", "lock"
+OUTPUT_FILE, LOCK_FILE = "out.txt", "lock"
 
 
 @dataclass(frozen=True)

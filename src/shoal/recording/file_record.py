@@ -2,7 +2,7 @@
 
 What sacred 0.8.7 loses without a word, and what is done about it here (for MongoDB: `shoal.recording.mongo_observer`):
 
-* a metric that is a tensor or a full disk makes it drop the observer for the rest of the run: `RunFolder` converts,
+* a metric that is a tensor or a full disk makes it drop the observer for the rest of the run: `FileRecord` converts,
   keeps what it could not store and tries again;
 * `metrics.json` is rewritten in place: a kill in that moment loses all of it. Ours is replaced at once, and seldom:
   what came since is in a journal (`shoal.recording.series`).
@@ -46,7 +46,7 @@ def uid_of(meta: MutableMapping[str, Any]) -> str:
     return uid
 
 
-def file_observer(folder: Path | str) -> RunFolder:
+def file_observer(folder: Path | str) -> FileRecord:
     """A FileStorageObserver for `folder`; runs are numbered 1, 2, 3, ... in it.
 
     After the run has started, its `dir` (text) is the run's own folder.
@@ -65,10 +65,10 @@ def file_observer(folder: Path | str) -> RunFolder:
             "choose a folder that you can write to, or free some space"
         ) from error
     # Absolute: heartbeats come while an environment may be in a folder of its own.
-    return RunFolder(folder.absolute())
+    return FileRecord(folder.absolute())
 
 
-class RunFolder(FileStorageObserver):
+class FileRecord(FileStorageObserver):
     """Replaces files instead of rewriting them, and tries again at the next heartbeat after a full disk.
 
     Some room is kept from the start on for the last words of a run whose disk is full by then.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.recording.run_folder import file_observer
+from shoal.recording.file_record import file_observer
 from shoal.utils.errors import UserError
 from support.sacred_run import CAPTURED, MOMENT, START, experiment, measured, read
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from shoal.utils import memory
+from shoal.utils import malloc
 
 
 class Library:
@@ -23,12 +23,12 @@ def test_glibc_is_asked_to_map_no_block_and_to_trim_nothing(monkeypatch):
     library = Library()
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    assert memory.keep_freed_memory()
-    assert sorted(library.asked) == [(memory.M_MMAP_MAX, 0), (memory.M_TRIM_THRESHOLD, -1)]
+    assert malloc.keep_freed_memory()
+    assert sorted(library.asked) == [(malloc.M_MMAP_MAX, 0), (malloc.M_TRIM_THRESHOLD, -1)]
 
 
 @pytest.mark.parametrize(("platform", "library"), [("darwin", Library()), ("linux", object())])
 def test_nothing_changes_where_there_is_no_such_switch(monkeypatch, platform, library):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    assert not memory.keep_freed_memory()
+    assert not malloc.keep_freed_memory()
