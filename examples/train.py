@@ -1,4 +1,4 @@
-"""Train QMIX on a SMAX battle, watch it, export the team and look at what it does.
+"""Train QMIX on a SMAX battle, note its best test, and test the trained team in 100 more episodes.
 
 python examples/train.py
 """
@@ -29,7 +29,7 @@ def main(**changes: Any) -> Path | None:
         run.train()
         tested = run.test(100)  # episodes of the last policy, which are not recorded
     print(f"best test {best.win_rate:.0%} at t_env {best.t_env:,}; 100 more episodes: {tested['test_return_mean']:.2f}")
-    print(f"go on with it: shoal.resume({str(run.record)!r}, t_max=1_000_000)")
+    print(f"continue it: shoal.resume({str(run.record)!r}, t_max=1_000_000)")
     return run.record
 
 

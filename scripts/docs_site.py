@@ -40,13 +40,15 @@ ROOMS = {
     "modules": "modules: networks",
     "learners": "learners: losses, updates, targets",
     "callbacks": "callbacks: watching a run",
+    "experiment": "experiment: one run, start to finish",
+    "command_line": "command_line: the shoal command",
     "recording": "recording: where a run is recorded, and how a record is read",
     "analysis": "analysis: recorded runs as tables and figures",
     "reproduce": "reproduce: the papers' figures and tables",
     "sweeps": "sweeps: many runs",
     "utils": "utils: checkpoints, seeds, signals, errors",
 }
-"""Folder of the package ("" for the modules outside folders) -> title of its page (default: its name)."""
+"""Folder of the package ("" for the modules outside folders) -> title of its page."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -129,7 +131,7 @@ def api_pages() -> dict[str, str]:
     """One page for each room of the package, from the docstrings of its modules, and an index of them."""
     pages, index = {}, ["# API\n", "From the docstrings, a page for each part of the package.\n"]
     for room, modules in api_modules().items():
-        page, title = f"reference/api_{room or 'top'}.md", ROOMS.get(room, room)
+        page, title = f"reference/api_{room or 'top'}.md", ROOMS[room]
         pages[page] = f"# {title}\n\n" + "\n\n".join(f"::: {name}" for name in modules)
         index.append(f"* [{title}](api_{room or 'top'}.md)")
     return {"reference/api.md": "\n".join(index) + "\n", **pages}
@@ -145,5 +147,5 @@ def api_modules() -> dict[str, list[str]]:
         if parts[-1] == "__main__" or not re.search(r"^(class|def) [a-zA-Z]", text, re.MULTILINE):
             continue
         name = ".".join(["shoal", *(part for part in parts if part != "__init__")])
-        rooms.setdefault(parts[0] if len(parts) > 1 else "", []).append(name)
+        rooms[parts[0] if len(parts) > 1 else ""].append(name)
     return {room: modules for room, modules in rooms.items() if modules}

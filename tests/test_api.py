@@ -251,7 +251,7 @@ def test_ctrl_c_saves_and_leaves_the_run_open(by_command, monkeypatch):
         with pytest.raises(Interrupted) as caught:
             run.train()
         assert caught.value.checkpoint.name == "7.pt"
-        assert any("run.train() goes on from here" in note for note in caught.value.__notes__)
+        assert any("run.train() continues from here" in note for note in caught.value.__notes__)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert read_json(run.record / "run.json")["status"] == "RUNNING"
         run.train()

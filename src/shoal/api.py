@@ -68,7 +68,7 @@ def resume(
     trust: bool = False,
     **settings: Any,
 ) -> Run:
-    """The run that goes on from the newest checkpoint of another one, as ``python src/main.py with resume=...`` does.
+    """The run that continues from the newest checkpoint of another one, as ``python src/main.py with resume=...`` does.
 
     Args:
         path: the folder of a recorded run (``results/sacred/1``) or of checkpoints, or one checkpoint.
@@ -138,13 +138,13 @@ class Run:
         ``evaluate=True`` only a test is played, as there.
 
         Raises:
-            Interrupted: a stop signal (a ``KeyboardInterrupt``); a checkpoint was saved. ``train`` goes on from here.
-            UserError: the run cannot go on; the message says why, and what was saved.
+            Interrupted: a stop signal (a ``KeyboardInterrupt``); a checkpoint was saved. ``train`` continues from here.
+            UserError: the run cannot continue; the message says why, and what was saved.
         """
         return self._live.train()
 
     def step(self) -> None:
-        """One rollout and the updates that follow it, without tests and checkpoints. ``train`` goes on from there.
+        """One rollout and the updates that follow it, without tests and checkpoints. ``train`` continues from there.
 
         Raises:
             Interrupted, UserError: as in ``train``.
@@ -154,7 +154,7 @@ class Run:
     def test(self, n_episodes: int) -> dict[str, float]:
         """Metrics of ``n_episodes`` greedy episodes, rounded down to whole rollouts, at least one rollout.
 
-        They are not recorded, and training is the same without them. The episodes are the same until the run goes on.
+        They are not recorded, and training is the same without them. The episodes are the same until the run continues.
 
         Raises:
             Interrupted, UserError: as in ``train``.

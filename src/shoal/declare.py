@@ -43,7 +43,7 @@ class Role(enum.Enum):
     SEED = "what is random"
     NAME = "what the run is called"
     START = "what this start begins with or only does"
-    """A run that goes on with another one does not take these over."""
+    """A run that continues with another one does not take these over."""
     MEASURE = "what is measured, and how often"
     """Training is the same without it, but its record holds other points."""
     RECORD = "where and how often the run is stored"
@@ -59,7 +59,7 @@ class Check:
         """``value`` as the component shall have it.
 
         Raises:
-            ValueError: it is impossible; the message goes on after "KEY=VALUE ".
+            ValueError: it is impossible; the message continues after "KEY=VALUE ".
         """
         raise NotImplementedError
 
@@ -155,7 +155,7 @@ def require_writable(value: Any) -> None:
     """Refuse text, in lists and mappings too, that no record and no path can hold.
 
     Raises:
-        ValueError: the message goes on after "KEY=VALUE ".
+        ValueError: the message continues after "KEY=VALUE ".
     """
     if isinstance(value, str):
         if "\0" in value:

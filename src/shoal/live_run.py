@@ -142,7 +142,7 @@ class LiveRun:
     def _working(self) -> Iterator[Session]:
         """Around all that the run does."""
         if self._closed:
-            raise UserError("This run is closed: make a new one, or go on with it by shoal.resume(run.record).")
+            raise UserError("This run is closed: make a new one, or continue it with shoal.resume(run.record).")
         with _at_work:
             if self._busy:
                 raise UserError("The run is at work: a callback uses the experiment that it is given.")
@@ -180,9 +180,9 @@ class LiveRun:
         except Interrupted as interrupt:
             self._paused = interrupt
             saved = interrupt.checkpoint
-            interrupt.add_note("The run is open: run.train() goes on from here.")
+            interrupt.add_note("The run is open: run.train() continues from here.")
             if saved is not None:
-                interrupt.add_note(f"A checkpoint was saved: shoal.resume({str(saved.parent)!r}) goes on from it.")
+                interrupt.add_note(f"A checkpoint was saved: shoal.resume({str(saved.parent)!r}) continues from it.")
             raise
 
     @contextlib.contextmanager

@@ -233,7 +233,7 @@ class Session:
 
 
 def _model_dir(s: ExperimentSettings) -> Path:
-    """The run's folder of checkpoints: that of the run which goes on, or a new one for it alone."""
+    """The run's folder of checkpoints: that of the run which continues, or a new one for it alone."""
     if s.resume:
         model_dir = checkpoints_of(Path(s.resume))
         return model_dir.parent if model_dir.is_file() else model_dir

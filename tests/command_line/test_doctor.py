@@ -66,7 +66,7 @@ def test_every_suite_is_looked_at_and_every_gap_has_a_command():
         "smax",
         "toy_modes",
     ]
-    assert all(check.mend for check in checks if not check.ok)
+    assert all(check.fix for check in checks if not check.ok)
     assert the(checks, "core", "python").ok
 
 
@@ -78,18 +78,18 @@ def test_what_every_run_needs_fails_the_doctor(versions, capsys, name, version, 
     versions[name] = version
     check = the(report(), "core", name)
     assert (check.ok, check.needed, check.state) == (False, True, "BROKEN")
-    assert check.mend.startswith(command)
+    assert check.fix.startswith(command)
     assert main() == 1
     output = capsys.readouterr().out
     assert f"fix {name} first" in output
-    assert check.mend in output
+    assert check.fix in output
 
 
 def test_an_optional_package_does_not(versions):
     versions["jaxmarl"] = versions["pymongo"] = None
     checks = report()
     assert the(checks, "smax", "jaxmarl").state == "missing"
-    assert the(checks, "optional", "pymongo").mend == 'pip install -e ".[mongo]"'
+    assert the(checks, "optional", "pymongo").fix == 'pip install -e ".[mongo]"'
     broken = [check.name for check in checks if check.needed and not check.ok]
     assert main() == (1 if broken else 0)
     assert "pymongo" not in broken
@@ -105,7 +105,7 @@ def test_starcraft_is_found_where_sc2path_says(monkeypatch, tmp_path, versions):
     monkeypatch.setenv("SC2PATH", str(tmp_path))
     missing = the(report(), "sc2", "StarCraft II")
     assert not missing.ok
-    assert missing.mend == "./install_sc2.sh"
+    assert missing.fix == "./install_sc2.sh"
     assert str(tmp_path) in missing.detail
 
     (tmp_path / "Versions" / "Base75689").mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_starcraft_is_found_where_sc2path_says(monkeypatch, tmp_path, versions):
     checks = report()
     assert the(checks, "sc2", "StarCraft II").detail == f"4.10 in {tmp_path}"
     assert the(checks, "sc2", "maps").ok
-    assert the(checks, "sc2", "SMAC-Comm maps").mend == "./install_sc2.sh --maps-only"
+    assert the(checks, "sc2", "SMAC-Comm maps").fix == "./install_sc2.sh --maps-only"
     assert "32x32_flat" in the(checks, "sc2v2", "maps").detail
     assert the(checks, "sc2", "protobuf").ok
 
@@ -125,21 +125,21 @@ def test_a_protobuf_that_starcraft_cannot_use(versions):
     versions["protobuf"] = "7.36.2"
     check = the(report(), "sc2", "protobuf")
     assert not check.ok
-    assert check.mend == "pip install 'protobuf>=3.20,<3.21'"
+    assert check.fix == "pip install 'protobuf>=3.20,<3.21'"
 
 
 def test_a_pymunk_that_waterworld_cannot_use(versions):
     versions["pymunk"] = "7.1.0"
     check = the(report(), "sisl", "pymunk")
     assert (check.ok, check.detail) == (False, "7.1.0, but Waterworld needs <7")
-    assert check.mend == 'pip install -e ".[sisl]"'
+    assert check.fix == 'pip install -e ".[sisl]"'
 
 
 def test_the_other_smac_on_pypi_is_not_taken_for_ours(monkeypatch, tmp_path):
     (tmp_path / "smac").mkdir()
     (tmp_path / "smac" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    assert "uninstall" in the(report(), "sc2", "smac").mend
+    assert "uninstall" in the(report(), "sc2", "smac").fix
     (tmp_path / "smac" / "env").mkdir()
     assert the(report(), "sc2", "smac").ok
 
@@ -188,7 +188,7 @@ def test_a_suite_that_cannot_be_played_is_not_called_ready(monkeypatch):
     monkeypatch.setattr(doctor, "_Probe", Fails)
     check = the(report(), "matrix_game", "play")
     assert (check.ok, check.detail, check.state) == (False, "ValueError: no game", "missing")
-    assert check.mend
+    assert check.fix
 
 
 def test_the_doctor_starts_where_nothing_is_installed(tmp_path):
@@ -231,7 +231,7 @@ def test_devices(answer, ok, detail):
 
 def test_commands_name_all_that_they_serve():
     gap = Check("a", "x", False, "", "fix")
-    assert doctor._mends([gap, gap, Check("b", "x", False, "", "fix"), Check("c", "x", True, "", "no")]) == [
+    assert doctor._fixes([gap, gap, Check("b", "x", False, "", "fix"), Check("c", "x", True, "", "no")]) == [
         ("a, b", "fix")
     ]
 

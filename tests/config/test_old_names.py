@@ -205,7 +205,7 @@ def test_a_renamed_setting_loses_against_the_command_line(tmp_path):
 def test_the_release_of_s2q_reads_rnn_hidden_dim(tmp_path):
     settings, said = resolved(written(tmp_path, S2Q))
     assert settings.values["rnn_hidden_dim"] == 256
-    assert "hidden_dim=64, beside rnn_hidden_dim=256" in said
+    assert "hidden_dim=64, next to rnn_hidden_dim=256" in said
     assert settings.components["mac"] is registry.find("mac", "s2q_mac")
 
 

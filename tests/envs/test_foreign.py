@@ -95,7 +95,7 @@ FAULTS = {
     "space_of_another_library": {"gymma": "the space support.foreign.OtherBox"},
     "unequal_spaces": {"gymma": "has 2 observations for 3 actions"},
     "space_missing": {"pettingzoo": r"observation_space\('b'\) gives no space"},
-    "nobody_plays": {"pettingzoo": "nobody plays after reset"},
+    "nobody_plays": {"pettingzoo": "no agent is left after reset"},
     "stranger": {"pettingzoo": "agent 'z' plays, but is not among its possible_agents"},
     "skip_in_observations": {"pettingzoo": "the observations skip agent 'b'"},
     "skip_in_rewards": {"pettingzoo": "the rewards skip agent 'b'"},

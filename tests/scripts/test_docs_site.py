@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from test_imports import ENTRY_POINTS, MAY_IMPORT
+
 load_config = pytest.importorskip("mkdocs.config", reason="requirements-dev.txt installs mkdocs").load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,13 +68,28 @@ def test_every_text_is_in_the_navigation() -> None:
     assert not [path.name for path in ROOT.glob("docs/*.md") if f" {path.name}\n" not in NAVIGATION]
 
 
-def test_the_architecture_page_names_every_room_and_every_other_file() -> None:
+def test_the_architecture_page_and_the_api_pages_have_every_room_and_every_other_file(site: ModuleType) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     package = ROOT / "src" / "shoal"
     rooms = {path.name for path in package.iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == rooms
+    assert set(site.ROOMS) == rooms | {""}
     files = {path.name for path in package.glob("[a-z]*.py")}
     assert not {name for name in files if f"`{name}`" not in page}
+
+
+def test_the_architecture_page_shows_which_room_may_import_which() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    shown = {}
+    for names, others in re.findall(r"^([a-z_, ]+?) +-> ([a-z_, ]+)$", page, re.MULTILINE):
+        for name in names.split(", "):
+            shown[name] = set(others.split(", ")) - {"utils"}
+    assert shown.pop("utils") == {"none"}
+    assert shown.pop("entry points") == {"all"}
+    assert shown == {part: others - {"utils"} for part, others in MAY_IMPORT.items() if part != "utils"}
+    named = re.search(r"The entry points are (.+?)\.\s", page, re.DOTALL)
+    assert named is not None
+    assert set(re.findall(r"`(\w+)`", named[1])) == ENTRY_POINTS
 
 
 def test_the_architecture_page_names_only_files_that_exist() -> None:

@@ -1,4 +1,4 @@
-"""The learning curve of one run, beside its record. Those of several: ``python -m shoal.analysis curves``."""
+"""The learning curve of one run, next to its record. Those of several: ``python -m shoal.analysis curves``."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from shoal.recording import metric_names
 
 
 def draw_run(folder: Path) -> Path | None:
-    """Draw a run's tests (win rate if it has one) beside its record; None where no test was recorded.
+    """Draw a run's tests (win rate if it has one) next to its record; None where no test was recorded.
 
     Raises:
         UserError: the folder holds no readable record, or cannot be written to.

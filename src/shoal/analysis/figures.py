@@ -35,7 +35,7 @@ def plot_mean(axes: Any, curves: list[Curve], label: str, **style: Any) -> None:
 
 
 def save_arrays(picture: Path, **arrays: Any) -> None:
-    """Write what ``picture`` shows beside it, as .npz.
+    """Write what ``picture`` shows next to it, as .npz.
 
     Raises:
         UserError: the folder cannot be written to.

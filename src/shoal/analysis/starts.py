@@ -74,7 +74,7 @@ def in_order(records: Sequence[Record]) -> list[Record]:
 
 
 def _is_possible(records: Sequence[Record]) -> bool:
-    """Whether each record goes on from a step that an earlier one has come to."""
+    """Whether each record continues from a step that an earlier one has come to."""
     reached = min(map(_begin, records), default=0.0)
     for record in records:
         # The first value may come as much as an interval behind the checkpoint.
@@ -86,7 +86,7 @@ def _is_possible(records: Sequence[Record]) -> bool:
 
 
 def _line(starts: Sequence[Record]) -> list[Record]:
-    """The last record and those that it goes on from, the first one first. Nothing goes on from the others."""
+    """The last record and those that it continues from, the first one first. Nothing continues from the others."""
     at = len(starts) - 1
     line = [starts[at]]
     while at > 0:
@@ -105,6 +105,6 @@ def _begin(record: Record) -> float:
 
 
 def _outlives(steps: np.ndarray, record: Record, name: str) -> np.ndarray:
-    """Which points of an earlier record's metric stand beside the later ``record``: bool, as ``steps``."""
+    """Which points of an earlier record's metric stand next to the later ``record``: bool, as ``steps``."""
     again = record.series[name]["steps"] if name in record.series else []
     return steps < min(_begin(record), again[0] if again else math.inf)

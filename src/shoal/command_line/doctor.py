@@ -62,7 +62,7 @@ class Check:
         name: What was looked at.
         ok: Whether it is there and fits.
         detail: What was found.
-        mend: The command that fixes it; empty if there is nothing to fix.
+        fix: The command that fixes it; empty if there is nothing to fix.
         needed: Whether every run needs it.
     """
 
@@ -70,7 +70,7 @@ class Check:
     name: str
     ok: bool
     detail: str
-    mend: str = ""
+    fix: str = ""
     needed: bool = False
 
     @property
@@ -121,22 +121,22 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception:  # rich itself is missing or broken
         for check in checks:
             print(f"{check.group:12}{check.state:9}{check.name}: {check.detail}")
-    mends = _mends(checks)
-    if mends:
+    fixes = _fixes(checks)
+    if fixes:
         print("\nTo fix what is not ready (only what you want to use):")
-        for suites, command in mends:
+        for suites, command in fixes:
             print(f"  {command}    # {suites}")
     broken = [check.name for check in checks if check.needed and not check.ok]
     print(f"\nNo run can start: fix {', '.join(broken)} first." if broken else "\nThe core is fine.")
     return 1 if broken else 0
 
 
-def _mends(checks: Iterable[Check]) -> list[tuple[str, str]]:
+def _fixes(checks: Iterable[Check]) -> list[tuple[str, str]]:
     """Each command once, with the groups that it serves."""
     groups: dict[str, list[str]] = {}
     for check in checks:
-        if not check.ok and check.mend:
-            known = groups.setdefault(check.mend, [])
+        if not check.ok and check.fix:
+            known = groups.setdefault(check.fix, [])
             if check.group not in known:
                 known.append(check.group)
     return [(", ".join(names), command) for command, names in groups.items()]
@@ -294,16 +294,16 @@ def _install(distribution: str) -> str:
     return f"pip install '{wanted}'"
 
 
-def _package(suite: str, distribution: str, module: str | None = None, mend: str | None = None) -> Check:
+def _package(suite: str, distribution: str, module: str | None = None, fix: str | None = None) -> Check:
     """Is it there? By its metadata, or by `module` where several distributions bring it."""
     version = _version(distribution)
     ok = version is not None if module is None else _importable(module)
     detail = (version or "installed") if ok else "not installed"
-    return Check(suite, module or distribution, ok, detail, mend or _install(distribution))
+    return Check(suite, module or distribution, ok, detail, fix or _install(distribution))
 
 
 def _smax() -> list[Check]:
-    return [_package("smax", name, mend=install_command("smax")) for name in ("jaxmarl", "jax", "jaxlib")]
+    return [_package("smax", name, fix=install_command("smax")) for name in ("jaxmarl", "jax", "jaxlib")]
 
 
 def _built_in(suite: str) -> list[Check]:
@@ -360,12 +360,12 @@ def _starcraft(suite: str, map_name: str, folder_of_maps: str) -> list[Check]:
     return [*checks, _maps(suite, "maps", map_name, folder_of_maps)]
 
 
-def _maps(suite: str, name: str, needed: str, folder: str, mend: str = f"{_INSTALL_SC2} --maps-only") -> Check:
+def _maps(suite: str, name: str, needed: str, folder: str, fix: str = f"{_INSTALL_SC2} --maps-only") -> Check:
     """Whether one map of a set is there, which stands for all of them."""
     maps = game_folder() / "Maps" / folder
     if (maps / f"{needed}.SC2Map").is_file():
         return Check(suite, name, True, f"{len(list(maps.glob('*.SC2Map')))} in {maps}")
-    return Check(suite, name, False, f"no {needed}.SC2Map in {maps}", mend)
+    return Check(suite, name, False, f"no {needed}.SC2Map in {maps}", fix)
 
 
 def _gymma() -> list[Check]:
@@ -373,16 +373,16 @@ def _gymma() -> list[Check]:
 
 
 def _pettingzoo() -> list[Check]:
-    return [_package("pettingzoo", "pettingzoo", mend=install_command("sisl"))]
+    return [_package("pettingzoo", "pettingzoo", fix=install_command("sisl"))]
 
 
 def _sisl() -> list[Check]:
     version = _version("pymunk")
     ok = version is not None and _fits("pymunk<7", version)
     detail = (version or "not installed") + (", but Waterworld needs <7" if version and not ok else "")
-    mend = install_command("sisl")
-    others = [_package("sisl", name, name, mend) for name in ("pettingzoo", "Box2D", "pygame", "scipy")]
-    return [*others, Check("sisl", "pymunk", ok, detail, mend)]
+    fix = install_command("sisl")
+    others = [_package("sisl", name, name, fix) for name in ("pettingzoo", "Box2D", "pygame", "scipy")]
+    return [*others, Check("sisl", "pymunk", ok, detail, fix)]
 
 
 def _grf() -> list[Check]:

@@ -90,7 +90,7 @@ def _enforce_clean() -> None:
 
 
 def other_observers(args: Mapping[str, Any]) -> list[RunObserver]:
-    """The recorders that sacred brings beside files and MongoDB, as the options ask for them.
+    """The recorders that sacred brings besides files and MongoDB, as the options ask for them.
 
     Raises:
         UserError: one lacks a package, or cannot record where it shall.

@@ -45,7 +45,7 @@ class RangeAlarm:
     Args:
         entry_names: the environment's own names of the entries of ``obs`` and ``state``, where it has some.
         advice: what to do about an input that is too large.
-        inputs: whether to look at inputs at all; nobody reads them as they are where they are normalised.
+        inputs: whether to look at inputs at all; where they are normalised, raw inputs do not matter.
     """
 
     def __init__(self, entry_names: Mapping[str, Sequence[str]], advice: str, inputs: bool = True) -> None:

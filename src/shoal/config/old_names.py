@@ -33,7 +33,7 @@ class WithoutEffect:
 
     why: str
     harmless: bool
-    """Whether the run goes on, because the setting changes nothing."""
+    """Whether the run continues, because the setting changes nothing."""
 
 
 def _any(value: Any, values: Values) -> bool:
@@ -133,7 +133,7 @@ OLD: dict[str, Old] = {
     # Shoal's own.
     "env_args.end_behind_half_line": Old(
         "football is the papers' task since: env_args.end_behind_line (ball_or_players, ball, never) says who ends an "
-        "episode, env_args.line_x where; a run from before is another task and cannot go on",
+        "episode, env_args.line_x where; a run from before is another task and cannot continue",
         (),
     ),
 }
@@ -177,7 +177,7 @@ def translate(given: Mapping[str, Any], source: str) -> Translated:
             ours[new] = value
             result.notes.append(f"{old}={value} in {source} is called {new} here")
         elif ours[new] == value or result.foreign:  # S2Q's release gives both and reads ours
-            result.notes.append(f"without effect in {source}: {old}={value}, beside {new}={ours[new]}")
+            result.notes.append(f"without effect in {source}: {old}={value}, next to {new}={ours[new]}")
         else:
             raise UserError(f"{old}={value} and {new}={ours[new]} ({source}) are one setting: leave {old} out.")
     if ours.get("use_rnn") is False and ours.get("agent", "rnn") == "rnn":

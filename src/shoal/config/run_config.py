@@ -1,4 +1,4 @@
-"""The settings that a run starts from: of two YAML files, or of the checkpoint that it goes on from."""
+"""The settings that a run starts from: of two YAML files, or of the checkpoint that it continues from."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def raw_config(
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None, list[str]]:
     """The unchecked settings of a run, the source of each, the checkpoint that it starts from, if any, and notes.
 
-    A run that goes on takes its settings from the checkpoint, and so does a test of a checkpoint (``evaluate``) for
+    A run that continues takes its settings from the checkpoint, and so does a test of a checkpoint (``evaluate``) for
     which no YAML file is ``chosen``. Elsewhere they are default.yaml, the environment's YAML,
     the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
     Of a checkpoint's settings those of its start (``Role.START``) are left out; ``experiment_settings`` declares them.

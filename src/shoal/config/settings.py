@@ -2,7 +2,7 @@
 
 Components declare what they read in a ``Settings`` dataclass; YAML files and the command line only override.
 Starting from the experiment's own settings, each setting whose name is a kind of component (``learner``, ``mixer``,
-``env``, ...) brings that component's settings in. What nobody declared is an error.
+``env``, ...) brings that component's settings in. An undeclared setting is an error.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def convert(value: Any, annotation: Any) -> Any:
 
     Raises:
         TypeError: the value is of another type.
-        ValueError: no setting of the type has this value; the message goes on after "KEY=VALUE ".
+        ValueError: no setting of the type has this value; the message continues after "KEY=VALUE ".
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
@@ -273,7 +273,7 @@ class RunSettings:
         return UserError(" ".join(dict.fromkeys(self._problems)))  # one that two components found is said once
 
     def _refuse_unread(self, unread: Mapping[str, Any], unread_env: Mapping[str, Any]) -> None:
-        """Refuse what nobody declared, or note it where an old name asks for what Shoal does anyway."""
+        """Refuse undeclared settings, or note it where an old name asks for what Shoal does anyway."""
         given = flatten({**unread, "env_args": unread_env})
         advice: dict[str, str] = {}
         idle: dict[str, list[str]] = {}

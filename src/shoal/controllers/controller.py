@@ -24,14 +24,14 @@ class Controller(nn.Module):
     chooses_vectors = False
     """Whether actions are vectors, chosen among candidates."""
     reads_state = False
-    """Whether ``select_actions`` needs the environment's state beside the observations."""
+    """Whether ``select_actions`` needs the environment's state besides the observations."""
 
     n_draws = 1
     """Ways that chance may take in ``deployed_actions``; 1 where nothing is left to it."""
 
     @property
     def extra_fields(self) -> Scheme:
-        """Keys that acting adds to the batch beside the actions."""
+        """Keys that acting adds to the batch besides the actions."""
         return {}
 
     def initial_state(self, batch_size: int) -> TensorDict:

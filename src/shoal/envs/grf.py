@@ -164,7 +164,7 @@ class GRFEnv(gymnasium.Env):
         return self._observation(), self._reward(rewards, terminated or truncated), terminated, truncated, info
 
     def _see(self, raw: list[dict[str, Any]]) -> None:
-        """Take over what the engine shows each agent; one that moves nobody for now (-1) keeps the player it had."""
+        """Take over what the engine shows each agent; one without a player for now (-1) keeps the one it had."""
         self._raw = raw[0]
         active = np.array([one["active"] for one in raw])
         self._moved = np.where(active < 0, self._moved, active)

@@ -35,7 +35,7 @@ def guarded(env_class: Callable[[Any], gymnasium.Env], settings: Any, seed: int 
 
 
 class PrivateFolder:
-    """The working directory, as one environment sees it: one that changes it moves nobody else's relative paths."""
+    """The working directory, as one environment sees it: one that changes it changes no one else's relative paths."""
 
     def __init__(self) -> None:
         self._own = _working_directory()
@@ -103,7 +103,7 @@ class GuardedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             yield
 
     def _checked(self, observation: Any, last: bool = False) -> Any:
-        """The observation, if it fits. With `last`, of an ended task: nobody acts any more."""
+        """The observation, if it fits. With `last`, of an ended task: no agent acts any more."""
         for key, space in self._parts.items():
             try:
                 value = observation[key]

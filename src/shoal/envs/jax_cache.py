@@ -51,7 +51,7 @@ def _folder() -> Path | None:
     try:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(chosen).expanduser() if chosen else Path(cache) / "shoal" / "jax"
-    except RuntimeError:  # nobody's home
+    except RuntimeError:  # no home folder
         return None
     return folder.absolute() / _processor()
 

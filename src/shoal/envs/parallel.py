@@ -159,7 +159,7 @@ class ParallelEnv(AdaptedEnv):
         return list(agents)
 
     def _observation(self, observations: Any, infos: Any, last: bool = False) -> dict[str, np.ndarray]:
-        """What the team sees. With `last`, of an ended task: nobody acts any more, so that masks may be empty."""
+        """What the team sees. With `last`, of an ended task: no agent acts any more, so that masks may be empty."""
         observations = self._of(observations, self._live, "observations")
         infos = self._dictionary({} if infos is None else infos, "infos")
         seen: list[Any] = []
@@ -187,7 +187,7 @@ class ParallelEnv(AdaptedEnv):
         elif self._live:
             state = read_view(self._state_space, self._env.state(), f"{self._where}: the state")
         else:
-            # There is nobody to value it for, and some environments (multiwalker) cannot say it any more.
+            # There is no agent to value it for, and some environments (multiwalker) cannot say it any more.
             state = np.zeros(self._state_space.shape, dtype=np.float32)
         alive = np.array([agent in self._live for agent in self._agents], dtype=np.int8)
         observation = {"obs": obs, "state": state, "alive": alive}
@@ -210,7 +210,7 @@ class ParallelEnv(AdaptedEnv):
             observations, infos = returned(started, ("observations", "infos"), self._where, "reset")
             self._live = self._members()
             if not self._live:
-                raise UserError(f"{self._where}: nobody plays after reset: `agents` must list who does.")
+                raise UserError(f"{self._where}: no agent is left after reset: `agents` must list who does.")
             self._steps = 0
             return self._observation(observations, infos), {}
 
@@ -243,7 +243,7 @@ class ParallelEnv(AdaptedEnv):
             observations = self._dictionary(observations, "observations")
             survivors = [agent for agent in playing if not ends[agent]]
             info = {"agents_left": len(survivors)} if terminated or truncated else {}
-            # Who was only cut off by the clock still has a view to bootstrap from. At the task's end nobody needs one.
+            # Who was only cut off by the clock still has a view to bootstrap from. At the task's end none is needed.
             if terminated or truncated:
                 self._live = [agent for agent in survivors if agent in observations and truncated]
             return self._observation(observations, infos, terminated), reward, terminated, truncated, info

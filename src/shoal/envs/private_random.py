@@ -25,7 +25,7 @@ class PrivateRandomness:
     """
 
     alone = False
-    """Whether this process is one environment's alone, as a worker is: there is nobody whose numbers must be kept."""
+    """Whether this process is one environment's alone, as a worker is: no other random numbers must be kept."""
 
     def __init__(self) -> None:
         self._numpy = copy.deepcopy(get_bit_generator())
@@ -80,7 +80,7 @@ def _restore(others: tuple[Any, Any]) -> None:
 
 
 def seed_spaces(seed: int, *of: gymnasium.Space) -> None:
-    """Seed the spaces that an environment may `sample` from, which nobody else does."""
+    """Seed the spaces that an environment may `sample` from, which nothing else does."""
     for space in of:
         if isinstance(space, spaces.Space):
             space.seed(seed)

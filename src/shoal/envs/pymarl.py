@@ -72,7 +72,7 @@ class PyMARLEnv(AdaptedEnv):
     `get_state`, `get_avail_actions` and `get_env_info` (`n_agents`, `n_actions`, `obs_shape`,
     `state_shape`, `episode_limit`). Its end is `truncated` where its info says `episode_limit`, else
     `terminated`; an environment that does not raise that flag (SMAC without continuing_episode) passes its
-    time limit off as a true end, and nobody can tell from outside. The seed goes to `seed(seed)` or
+    time limit off as a true end, and it cannot be told from outside. The seed goes to `seed(seed)` or
     `reset(seed=...)` where it takes one, and to the global random streams as this environment sees them.
     The last info holds its info's numbers.
 
@@ -119,7 +119,7 @@ class PyMARLEnv(AdaptedEnv):
             raise UserError(f"{self._where} refused env_args.kwargs: {error}.") from error
 
     def _observation(self, last: bool = False) -> dict[str, np.ndarray]:
-        """What the team sees. With `last`, of an ended task: nobody acts any more, so that masks may be empty."""
+        """What the team sees. With `last`, of an ended task: no agent acts any more, so that masks may be empty."""
         return {
             "obs": self._team.pad(self._env.get_obs()),
             "state": read_view(self._state_space, self._env.get_state(), f"{self._where}: the state"),

@@ -240,7 +240,7 @@ def check_game(suite: str, map_file: str) -> None:
     """See that the game and the map are there before anything is started.
 
     Raises:
-        UserError: something is missing; the sentence names the command that mends it.
+        UserError: something is missing; the sentence names the command that fixes it.
     """
     folder = game_folder()
     if not any((folder / "Versions").glob("Base*/SC2*")):

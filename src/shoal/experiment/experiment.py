@@ -42,7 +42,7 @@ class Experiment:
     """Owns one run's parts and its loop.
 
     ``callbacks`` are called besides those that the setting ``callbacks`` names. ``record`` marks the run's record, so
-    that a record of a run that goes on can name the one that it goes on from.
+    that a record of a run that continues can name the one that it continues from.
     """
 
     def __init__(
@@ -146,11 +146,11 @@ class Experiment:
 
     @contextmanager
     def _ending_in_order(self) -> Iterator[StopRequest]:
-        """Around whatever plays: a stop signal is only noted, and what cannot go on is saved first."""
+        """Around whatever plays: a stop signal is only noted, and what cannot continue is saved first."""
         if not self._spare_files:
             self._spare_files = [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_FILES)]
         with StopRequest() as stop:
-            self.runner.heed(stop)
+            self.runner.watch(stop)
             try:
                 yield stop
             except RolloutAbandonedError:
@@ -251,7 +251,7 @@ class Experiment:
     def test(self, n_episodes: int) -> dict[str, float]:
         """Metrics of ``n_episodes`` greedy episodes, rounded down to whole rollouts, at least one rollout.
 
-        Nothing is recorded, and the run goes on afterwards as if it had not been tested: until then every call plays
+        Nothing is recorded, and the run continues afterwards as if it had not been tested: until then every call plays
         the same episodes.
 
         Raises:
@@ -372,7 +372,7 @@ class Experiment:
         raise Interrupted(stop.signum, None if self.settings.evaluate else self.save(last=True) or self.saver.newest())
 
     def _stop_if_a_callback_failed(self) -> None:
-        """At a point that a resumed run can go on from."""
+        """At a point that a resumed run can continue from."""
         error, saved = self.callbacks.error, None
         if error is None:
             return

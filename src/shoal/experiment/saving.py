@@ -65,7 +65,7 @@ class Saver:
         return True
 
     def best_score(self) -> list[float]:
-        """How the best checkpoint did, which may be younger than the one that the run goes on from."""
+        """How the best checkpoint did, which may be younger than the one that the run continues from."""
         path = self.folder / checkpoints.BEST
         if not path.is_file():
             return []

@@ -22,7 +22,7 @@ class Logger:
 
     sacred and TensorBoard are told at once; the console shows `latest` when the experiment
     next calls `Console.progress`. A recorder that fails in the middle of a run is dropped
-    with one warning, and training goes on.
+    with one warning, and training continues.
 
     Args:
         run: The sacred run, or None to leave sacred out.

@@ -15,7 +15,7 @@ EXECUTIONS = ("teacher_",)
 """What stands before the metrics of tests that play another execution than the deployed one (CADP's model C)."""
 
 RETURN, EP_LENGTH, ACTION_SHARE = "return", "ep_length", "action_"
-"""Keys of an episode that are Shoal's own. Those of ``ACTION_SHARE`` go on with the name of a kind of action."""
+"""Keys of an episode that are Shoal's own. Those of ``ACTION_SHARE`` continue with the name of a kind of action."""
 
 WIN_RATES = {
     "battle_won": "win rate",

@@ -1,6 +1,6 @@
 """sacred's observer for MongoDB, made so that a server can be away, die or forget without costing a run anything.
 
-The run tells it what happened and goes on; a thread of its own brings that to the server and tries again while it is
+The run tells it what happened and continues; a thread of its own brings that to the server and tries again while it is
 away. It keeps everything that the run has told, so a server that comes back with less than it had gets all of it.
 What sacred's own observer does instead is in docs/recording.md.
 """

@@ -1,7 +1,7 @@
 """One run's entry in a MongoDB in sacred's layout, which may be written again and again.
 
 sacred 0.8.7 pushes points at the end of what the server holds, sources and artifacts under new names each time. After a
-connection that broke, nobody knows what arrived. Here every write says where it belongs, so that a repeated one changes
+connection that broke, what arrived is unknown. Here every write says where it belongs, so that a repeated one changes
 nothing, and a server that has lost something (or has everything from somebody else) is brought up to date.
 """
 

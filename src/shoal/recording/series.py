@@ -1,7 +1,7 @@
 """A run's recorded metrics on disk: sacred's ``metrics.json``, and a journal of what came after it was written.
 
 sacred's file holds everything and can only be written whole, which costs more at every heartbeat of a long run. So new
-points go into a journal beside it, ``metrics.jsonl``, one line a heartbeat; when it holds half as many points as the
+points go into a journal next to it, ``metrics.jsonl``, one line a heartbeat; when it holds half as many points as the
 file, and when the run ends, both become one ``metrics.json`` again. `read_series` reads the two as one, at any moment.
 """
 
@@ -47,7 +47,7 @@ def read_series(folder: Path) -> Series:
             one = series.setdefault(name, {"values": [], "steps": [], "timestamps": []})
             known = len(one["steps"]) - _place(new)  # points of this line that metrics.json has already
             if known < 0:
-                raise ValueError(f"{JOURNAL_FILE} goes on from points of {name} that {SERIES_FILE} lacks")
+                raise ValueError(f"{JOURNAL_FILE} continues from points of {name} that {SERIES_FILE} lacks")
             for key in _KEYS:
                 one[key] += new[key][known:]
     return series

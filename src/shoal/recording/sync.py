@@ -115,7 +115,7 @@ def read_entry(folder: Path) -> Entry:
     """What a database is to say of the run recorded in `folder`.
 
     Raises:
-        UserError: there is no readable record, or its run goes on.
+        UserError: there is no readable record, or its run is still going.
     """
     record = read_record(folder, strict=True)
     if record.status == "RUNNING":

@@ -60,7 +60,7 @@ def reproduce(reproduction: Reproduction, args: argparse.Namespace, again: str) 
     Args:
         reproduction: what to carry out.
         args: ``seeds``, ``jobs``, ``out``, ``quick`` and ``dry_run``.
-        again: the command that goes on where this one is stopped.
+        again: the command that continues where this one is stopped.
 
     Raises:
         UserError: an option cannot be meant, or it failed for a reason that the user can fix.

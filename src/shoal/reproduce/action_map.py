@@ -5,7 +5,7 @@
 Loads the newest checkpoint of a recorded run with continuous actions (or a folder of checkpoints, or one file), plays
 greedy episodes and counts the actions in 50 x 50 cells: a panel for each agent and pair of action dimensions.
 For each panel it prints the reusability ratio: how much more often than under uniform actions two random ones are
-closer than 0.1. The actions go into an .npz file beside the picture (``agent_0``, ... [steps, dimensions]).
+closer than 0.1. The actions go into an .npz file next to the picture (``agent_0``, ... [steps, dimensions]).
 """
 
 import argparse
@@ -84,7 +84,7 @@ def reuse_ratio(actions: np.ndarray, seed: int = 0) -> float:
 
 
 def draw(actions: list[np.ndarray], out: Path) -> Path:
-    """Draw the agents' actions into the picture ``out``, and write them beside it as .npz.
+    """Draw the agents' actions into the picture ``out``, and write them next to it as .npz.
 
     Raises:
         UserError: ``out`` cannot be written.

@@ -117,8 +117,8 @@ CONFIDENCE = Reproduction(
     id="cadp-confidence",
     paper="CADP (AAMAS 2025, extended abstract)",
     figure="equation 3, pruning",
-    claim="Agents that advise each other in training are pruned until each heeds itself alone, and then execute alone "
-    "as well as together.",
+    claim="Agents that advise each other in training are pruned until each attends to itself alone, and then "
+    "execute alone as well as together.",
     paper_numbers="none in the extended abstract.",
     arms=(
         Arm("qmix", "QMIX", "qmix", "smax", COMMON),

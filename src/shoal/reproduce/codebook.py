@@ -4,7 +4,7 @@
 
 Reads the newest checkpoint of a recorded run of MQ-LAN (or a folder of checkpoints, or one file). A panel for each
 agent and pair of action dimensions; a slot's area says how often it was picked since the last round of pruning, a
-hollow one is frozen. The slots go into an .npz file beside the picture (``u`` [agents, slots, dimensions], ``usage``
+hollow one is frozen. The slots go into an .npz file next to the picture (``u`` [agents, slots, dimensions], ``usage``
 and ``frozen`` [agents, slots]), and two numbers are printed for each agent: the share of slots near the origin
 (shorter than 0.1) and of those near the edge (a coordinate beyond 0.9).
 """
@@ -75,7 +75,7 @@ def pairs_of(dims: int) -> list[tuple[int, int]]:
 
 
 def draw(slots: Slots, out: Path) -> Path:
-    """Draw the codebooks into the picture ``out``, and write them beside it as .npz.
+    """Draw the codebooks into the picture ``out``, and write them next to it as .npz.
 
     Raises:
         UserError: ``out`` cannot be written.

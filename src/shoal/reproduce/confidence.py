@@ -1,4 +1,4 @@
-"""How much CADP's agents heed each other over training: confidence matrices, and what pruning does to the team.
+"""How much CADP's agents use each other's advice in training: confidence matrices, and what pruning does to the team.
 
     python -m shoal.reproduce.confidence results/sacred/1 results/sacred/2 ... --out confidence.png
 

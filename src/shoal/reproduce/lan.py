@@ -1,4 +1,4 @@
-"""CTDE^2: MQ-LAN and what it is compared with on SISL, beside policies that learn nothing."""
+"""CTDE^2: MQ-LAN and what it is compared with on SISL, next to policies that learn nothing."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ WATERWORLD = "1,500 episodes of 100 steps, where the paper trains for 5 to 25 mi
 
 
 def draw_codebooks(trained: Trained) -> list[Path]:
-    """A picture of each run's codebooks; its slots lie beside it as .npz."""
+    """A picture of each run's codebooks; its slots are saved next to it as .npz."""
     from shoal.reproduce import codebook
 
     return [
@@ -103,7 +103,7 @@ CODEBOOK = Reproduction(
 
 
 def draw_action_map(trained: Trained) -> list[Path]:
-    """Plays greedy episodes of each run and draws the agents' actions; they lie beside the picture as .npz."""
+    """Plays greedy episodes of each run and draws the agents' actions; they are saved next to the picture as .npz."""
     from shoal.reproduce import action_map
 
     return [

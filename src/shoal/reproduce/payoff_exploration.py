@@ -1,4 +1,4 @@
-"""What the team does while it trains on the payoff game: figure D.1 of the S2Q paper, beside what the formulas say.
+"""What the team does while it trains on the payoff game: figure D.1 of the S2Q paper, next to what the formulas say.
 
     python -m shoal.reproduce s2q-exploration --seeds 3 --jobs 2
 

@@ -21,7 +21,7 @@ COMMON = {
 """Small enough for a run in seconds, the same for every algorithm. Networks have the size that they have on SMAC."""
 
 OUR_S2Q = {"K": 2, "T": 1.0, "w_c": 0.1, "alpha": 1.0, "suppress_floor": 1.0}
-"""What S2Q needs in this game; the settings for SMAC (T=0.1, w_c=0.9) are shown beside it."""
+"""What S2Q needs in this game; the settings for SMAC (T=0.1, w_c=0.9) are shown next to it."""
 
 WATCHER = "shoal.reproduce.payoff_watch:Watcher"
 BEHAVIOUR_WATCHER = "shoal.reproduce.payoff_watch:BehaviourWatcher"

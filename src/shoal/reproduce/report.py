@@ -1,4 +1,4 @@
-"""What a reproduction ends with: pictures, its table, and a verdict beside each of the paper's claims."""
+"""What a reproduction ends with: pictures, its table, and a verdict next to each of the paper's claims."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def as_markdown(reproduction: Reproduction, verdicts: list[Verdict], notes: list
 
 
 def interruptions(runs: list[RecordedRun]) -> str:
-    """What resuming has done to the runs: without its replay memory a run goes on as another one would."""
+    """What resuming has done to the runs: without its replay memory a run continues as another one would."""
     changed = [run for run in runs if len(run.records) > 1 and not run.config.get("save_buffer")]
     if not changed:
         return ""

@@ -76,7 +76,7 @@ def planned_run(arm: Arm, seed: int, source: str, quick: Mapping[str, Any], fold
 
 
 def train(reproduction: Reproduction, options: Options) -> Trained:
-    """Train what the folder of runs does not hold yet. Finished runs are kept, stopped ones go on from a checkpoint.
+    """Train what the folder of runs does not hold yet. Finished runs are kept, stopped ones continue from a checkpoint.
 
     Raises:
         UserError: an environment is missing, the folder cannot be used, or runs failed for good.

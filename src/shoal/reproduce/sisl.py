@@ -1,4 +1,4 @@
-"""Methods on SISL beside policies that learn nothing.
+"""Methods on SISL next to policies that learn nothing.
 
     python -m shoal.reproduce.sisl_baselines --env waterworld --max-cycles 200 --csv results/waterworld.csv
     python -m shoal.reproduce.sisl_baselines --env multiwalker --max-cycles 200 --csv results/multiwalker.csv
@@ -41,7 +41,7 @@ def read_baselines(paths: Sequence[Path], horizons: Mapping[str, int]) -> Baseli
 
     Args:
         paths: its files.
-        horizons: steps of an episode in the runs that the policies are set beside, for each task.
+        horizons: steps of an episode in the runs that the policies are compared with, for each task.
 
     Raises:
         UserError: a file cannot be read, has other episodes than the runs, or a task has none.

@@ -166,7 +166,7 @@ def judge_actions(trained: Trained) -> list[Verdict]:
         ]
     )
     grows = Verdict(
-        "the share of attacks grows as training goes on",
+        "the share of attacks grows as training continues",
         f"from {hits[:, 0].mean():.2f} in the first test to {hits[:, 1].mean():.2f} in the last",
         bool((hits[:, 1] > hits[:, 0]).all()),
     )

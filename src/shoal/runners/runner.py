@@ -97,7 +97,7 @@ class Rollout:
     stats: dict[str, list[float]] = field(default_factory=dict)
     env_restarts: int = 0
     episodes_dropped: int = 0
-    """Episodes with a number that is not finite (drop_nonfinite_episodes), beside those in ``batch``."""
+    """Episodes with a number that is not finite (drop_nonfinite_episodes), besides those in ``batch``."""
 
 
 class NonFiniteEpisodeError(NonFiniteError):
@@ -135,7 +135,7 @@ class Runner:
         self._has_begun = False  # whether any episode ever came behind its first step
         self._said_renamed: set[str] = set()
 
-    def heed(self, stop: StopRequest) -> None:
+    def watch(self, stop: StopRequest) -> None:
         """Wait for no environment long once ``stop`` is set."""
         if isinstance(self.env, SupervisedVectorEnv):
             self.env.stopping = stop.__bool__
@@ -171,7 +171,7 @@ class Runner:
         Raises:
             EnvironmentsFailedError: the environment failed ``max_env_restarts`` times in a row, or in this process, or
                 gave, after its first steps, something that cannot be played on with.
-            RolloutAbandonedError: the run was asked to stop (``heed``), and an environment did not answer soon.
+            RolloutAbandonedError: the run was asked to stop (``watch``), and an environment did not answer soon.
             NonFiniteEpisodeError: an observation, a state or a reward is NaN or infinite.
             UserError: it cannot be used at all.
         """

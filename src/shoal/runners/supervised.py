@@ -1,4 +1,4 @@
-"""What vector environments whose copies live elsewhere share: asking, waiting, replacing, and whose episode goes on."""
+"""What vector environments whose copies live elsewhere share: asking, waiting, replacing, and whose episode is on."""
 
 import abc
 import logging
@@ -265,7 +265,7 @@ class SupervisedVectorEnv(VectorEnv, abc.ABC):
         return self._look(), {}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the copies whose episode goes on; the others stay at their end, with reward 0."""
+        """Step the copies whose episode continues; the others stay at their end, with reward 0."""
         reward = np.zeros(self.num_envs)
         ongoing = ~self._ends.any(0)
         outcomes = self._play(np.flatnonzero(ongoing & ~self._failed).tolist(), actions)

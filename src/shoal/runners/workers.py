@@ -40,7 +40,7 @@ from shoal.utils.signals import STOP_SIGNALS, end_with, signal_name
 from shoal.utils.streams import lasting_output
 
 _SPARE_FILES = 32
-"""What a run opens beside its environments' pipes: records, checkpoints, libraries."""
+"""What a run opens besides its environments' pipes: records, checkpoints, libraries."""
 
 
 class HoldAtEnd(gym.Wrapper[Any, Any, Any, Any]):
@@ -286,7 +286,7 @@ def _close_all() -> None:
 
 
 def _check_spare_files() -> None:
-    """Open as many files as a run needs beside its workers, and close them again.
+    """Open as many files as a run needs besides its workers, and close them again.
 
     Raises:
         OSError: there are too few.
@@ -391,7 +391,7 @@ def _carry_out(env: GuardedEnv, command: str, argument: Any, index: int, shared:
 def _close(env: gym.Env, index: int) -> None:
     try:
         env.close()
-    except BaseException as error:  # nobody waits for this worker any more
+    except BaseException as error:  # nothing waits for this worker any more
         print(f"warning: environment {index} failed when it was closed: {in_words(error)}", file=sys.stderr)
 
 

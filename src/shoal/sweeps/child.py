@@ -1,4 +1,4 @@
-"""The process of one run of a sweep: what `python src/main.py` would do, or go on with, in the run's folder.
+"""The process of one run of a sweep: what `python src/main.py` would do, or continue with, in the run's folder.
 
     python -m shoal.sweeps.child FOLDER CONFIG ENV_CONFIG PARENT_PID
 
@@ -21,7 +21,7 @@ RESUME_FILE = "resume.yaml"
 
 
 def main(argv: list[str]) -> int:
-    """Start the run, or go on with it. Returns the command line's exit status."""
+    """Start the run, or continue it. Returns the command line's exit status."""
     path, config, env_config, parent = argv
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # Ray's processes block SIGINT
     end_with(int(parent))

@@ -1,4 +1,4 @@
-"""What a sweep's runs leave on disk, and what follows from it: finished, to go on with, or to start."""
+"""What a sweep's runs leave on disk, and what follows from it: finished, to continue with, or to start."""
 
 import re
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ class RunFolder:
         return None
 
     def chain(self, record: Path) -> list[Path]:
-        """The records that make up the run which ended in ``record``: those of the starts that it goes on from."""
+        """The records that make up the run which ended in ``record``: those of the starts that it continues from."""
         return [start.folder for start in self._starts(record)] or [record]
 
     def _starts(self, last: Path) -> list[Record]:
@@ -97,7 +97,7 @@ class RunFolder:
         return checkpoints.steps_in(models)[-1] if models else -1
 
     def seen(self) -> Seen:
-        """How far the newest start is; at least as far as the checkpoint that it goes on from."""
+        """How far the newest start is; at least as far as the checkpoint that it continues from."""
         saved, records = max(0, self.last_step()), self.records()
         newest = _read(records[-1].folder) if records else None
         if newest is None:
@@ -107,7 +107,7 @@ class RunFolder:
         return Seen(max((saved, *(step for step, _ in metrics.values()))), metrics)
 
     def series(self, record: Path, metric: str) -> list[float]:
-        """All values of a metric, in the order of their steps, over the starts that ``record`` goes on from."""
+        """All values of a metric, in the order of their steps, over the starts that ``record`` continues from."""
         run = self.whole(record)
         return [] if run is None or metric not in run.metrics else run.metrics[metric][1].tolist()
 

@@ -109,7 +109,7 @@ def example_of(space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Search:
-    """A study in ``folder``, which goes on where an earlier command left it.
+    """A study in ``folder``, which continues where an earlier command left it.
 
     Args:
         folder: the sweep's.

@@ -22,7 +22,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 """What a disk says that is full, of bytes or of files."""
 SUFFIX = ".pt"
 BEST = f"best{SUFFIX}"
-"""The checkpoint of the best test so far, beside those named after their step."""
+"""The checkpoint of the best test so far, next to those named after their step."""
 LOCK_FILE = "lock"
 """Held by the process that writes into a folder of checkpoints."""
 STARTS_FILE = "starts"
@@ -72,7 +72,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def count_start(folder: Path) -> int | None:
-    """Count one more run that goes on from ``folder`` -> its number, from 1; None where nothing can be written.
+    """Count one more run that continues from ``folder`` -> its number, from 1; None where nothing can be written.
 
     Says in which order runs went on, whatever the clocks of their machines said.
     """
@@ -200,7 +200,7 @@ def find(path: Path, load_step: int = 0) -> Path:
 
 
 def load_for_resume(path: Path, load_step: int, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that a run goes on from: the file ``path``, or the newest whole one in that folder.
+    """The checkpoint that a run continues from: the file ``path``, or the newest whole one in that folder.
 
     With a ``load_step`` the nearest one to it instead of the newest; damaged ones are passed over with a warning.
 
@@ -248,7 +248,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: the file is corrupt or of another format, or a number in its networks is not finite. The sentence
-            names the nearest whole one beside it.
+            names the nearest whole one next to it.
     """
     try:
         return _read(path)

@@ -83,7 +83,7 @@ def _init(ray: Any, options: dict[str, Any]) -> None:
 
 
 def _knock(address: str) -> None:
-    """Fail at once where nobody listens: Ray would try for many minutes, deaf to Ctrl-C."""
+    """Fail at once where nothing listens: Ray would try for many minutes, deaf to Ctrl-C."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "://" not in address:
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()

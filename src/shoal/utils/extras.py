@@ -21,7 +21,7 @@ _PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 
 
 def install_command(extra: str = CORE) -> str:
-    """The command that installs an extra: into this clone, or beside the installed package."""
+    """The command that installs an extra: into this clone, or next to the installed package."""
     wanted = f"[{extra}]" if extra else ""
     return f'pip install -e ".{wanted}"' if _PYPROJECT.is_file() else f'pip install "shoal{wanted}"'
 

@@ -6,7 +6,7 @@ _SCRIPTS = {
     "compare": "python -m shoal.analysis",
     "reproduce": "python -m shoal.reproduce",
 }
-"""The doors beside the ``shoal`` command. What has none of its own stands behind src/main.py."""
+"""The entry points besides the ``shoal`` command. What has none of its own stands behind src/main.py."""
 _started_as = ""
 
 

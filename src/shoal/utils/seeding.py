@@ -64,7 +64,7 @@ class OwnRandomness:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it, the generators go on where they were at the end of the last such context; then all is as before.
+        """Within it, the generators continue from the end of the last such context; afterwards all is as before.
 
         The first one starts with the generators as they are.
         """

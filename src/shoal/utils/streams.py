@@ -40,7 +40,7 @@ class _Lasting:
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
     """While active, a terminal or a reader that goes away costs the run only what it would have printed there, and an
-    environment that closes ``sys.stdout`` closes it for nobody.
+    environment that closes ``sys.stdout`` closes it for no one else.
     """
     streams = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for name, stream in streams.items():

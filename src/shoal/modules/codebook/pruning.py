@@ -15,7 +15,7 @@ def clashes(actions: Tensor, eligible: Tensor, sigma: float) -> Tensor:
 def greedy_losers(clash: Tensor, utility: Tensor) -> Tensor:
     """Who goes if slots, visited from the most useful down, remove those they clash with that are still there.
 
-    Ties are visited from the lower index. Solved for all slots at once: whoever clashes with nobody before it who is
+    Ties are visited from the lower index. Solved for all slots at once: whoever clashes with none before it who is
     undecided stays, whoever clashes with one that stays goes, until all are decided.
 
     Shapes: clash bool ``[G, K, K]``, utility ``[G, K]`` -> bool ``[G, K]``.
