@@ -86,7 +86,7 @@ class ToyModesVectorEnv(VectorEnv):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Draw a context in all copies, or in those of `options["reset_mask"]` (bool [num_envs]).
 
-        `seed`: one for each copy (None: the copy goes on with its own), or a number that copy i adds i to.
+        `seed`: one for each copy (None: the copy continues its own), or a number that copy i adds i to.
         """
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
         for i in np.flatnonzero(reset_mask(options or {}, self.num_envs)).tolist():
