@@ -195,6 +195,23 @@ def test_components_are_given_as_classes():
         assert type(later.learner.mixer) is OwnMixer
 
 
+def test_a_checkpoint_is_loaded_once_whatever_changes(monkeypatch):
+    """Also where settings of the environment change, which are sorted by what the checkpoint says."""
+    with make() as run:
+        run.train()
+    loaded, load = [], checkpoints.load
+    monkeypatch.setattr(checkpoints, "load", lambda file: loaded.append(file) or load(file))
+    payoff = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    with shoal.resume(run.record, payoff=payoff, t_max=40) as later:
+        assert later.settings["env_args"]["payoff"] == payoff
+        assert later.t_env == 20
+    assert len(loaded) == 1
+    newest = loaded.pop()
+    with make(checkpoint_path=str(newest)) as other:
+        assert other.settings["env_args"]["payoff"] == PAYOFF
+    assert loaded == [newest]
+
+
 def test_runs_of_one_process_know_nothing_of_each_other(by_command):
     """Two at once, step by step in turn, in two threads: each as if it were alone."""
     children = set(psutil.Process().children(recursive=True))

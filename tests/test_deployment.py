@@ -123,7 +123,7 @@ def test_files_that_hold_no_team_are_refused(tmp_path: Path) -> None:
         deployment.deployed({"learner": {}}, tmp_path / "other.pt")
     checkpoints.write({"team": 1, "config": {}, "spec": {}, "networks": {}}, tmp_path / "team.pt")
     with pytest.raises(UserError, match=r"team\.pt is an exported team"):
-        deployment.main([str(tmp_path / "team.pt")])
+        deployment.write(tmp_path / "team.pt", tmp_path / "again.pt")
 
 
 @pytest.mark.parametrize("setting", ["resume", "checkpoint_path"])

@@ -31,10 +31,13 @@ def imported_by(code: str, cwd: Path) -> set[str]:
         "from shoal.command_line.main import main; main(['src/main.py'])",
         "from shoal.command_line.main import main; main(['src/main.py', '--list'])",
         "from shoal.command_line.main import main; main(['src/main.py', 'doctor', '--help'])",
-        "from shoal.command_line.command import main; main(['--help'])",
-        "from shoal.command_line.command import main; main(['list'])",
-        "from shoal.command_line.command import main; main(['evaluate', '--help'])",
-        "from shoal.command_line.command import main; main(['trian'])",
+        "from shoal.command import main; main(['--help'])",
+        "from shoal.command import main; main(['list'])",
+        "from shoal.command import main; main(['evaluate', '--help'])",
+        "from shoal.command import main; main(['trian'])",
+        "from shoal.command import main; main(['sync', '--help'])",
+        "from shoal.command import main; main(['export', '--help'])",
+        "from shoal.command import main\ntry: main(['sweep', '--help'])\nexcept SystemExit: pass",
     ],
 )
 def test_nothing_heavy_is_imported_to_say_something(code: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from shoal.command_line.command import main
+from shoal.command import main
 
 if __name__ == "__main__":  # every spawned environment process imports this file
     sys.exit(main(program="python -m shoal"))

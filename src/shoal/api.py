@@ -204,20 +204,24 @@ def _start(
     observers: Sequence[RunObserver],
     trusted: bool,
 ) -> Run:
-    raw, sources, content, notes = raw_config(chosen, files.from_source(SOURCE, given), ExperimentSettings, trusted)
-    of_env = _of_environment(raw, given)
-    if of_env:
-        nested_args = given.get("env_args", {})
-        if not isinstance(nested_args, Mapping):
-            raise UserError(f"env_args must be a mapping, env_args={{'map_name': ...}}, not {shown(nested_args)}.")
-        env_args = {**nested_args, **of_env}
-        nested = {key: value for key, value in given.items() if key not in of_env} | {"env_args": env_args}
-        raw, sources, content, notes = raw_config(
-            chosen, files.from_source(SOURCE, nested), ExperimentSettings, trusted
-        )
+    def arranged(raw: Mapping[str, Any]) -> list[files.Layer]:
+        return files.from_source(SOURCE, _nested(given, _of_environment(raw, given)))
+
+    layers = files.from_source(SOURCE, given)
+    raw, sources, content, notes = raw_config(chosen, layers, ExperimentSettings, trusted, arranged)
     settings = checked_settings(raw, sources, notes)
     require_reach(settings)
     return Run(settings, LiveRun(settings, content, callbacks, record, observers))
+
+
+def _nested(given: Mapping[str, Any], of_env: Mapping[str, Any]) -> dict[str, Any]:
+    """The given settings, those of the environment in ``env_args``."""
+    if not of_env:
+        return dict(given)
+    env_args = given.get("env_args", {})
+    if not isinstance(env_args, Mapping):
+        raise UserError(f"env_args must be a mapping, env_args={{'map_name': ...}}, not {shown(env_args)}.")
+    return {key: value for key, value in given.items() if key not in of_env} | {"env_args": {**env_args, **of_env}}
 
 
 def _of_environment(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

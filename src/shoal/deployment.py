@@ -1,4 +1,4 @@
-"""`python src/main.py export CHECKPOINT`: a trained team without its training, and `load` for programs that play it."""
+"""A trained team without its training: ``write`` for a file of it, and ``load`` for programs that play it."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,37 +19,24 @@ from shoal.utils.errors import UserError
 from shoal.utils.finite import require_finite
 from shoal.utils.program import typed
 
-HELP = """Writes what is deployed of a checkpoint into a file of its own: the agents' network and what they need to act.
-Mixers, critics, target networks, optimisers and replay memory stay behind.
-
-  {export} CHECKPOINT [--onnx] [--out FILE] [--load_step STEP]
-
-  CHECKPOINT          a folder of results/models, a .pt file in it, or a recorded run (results/sacred/7)
-  --onnx              write the team's step as an ONNX model, which plays without torch and Shoal (docs/deployment.md)
-  --out FILE          where to (default: team.pt, or team.onnx)
-  --load_step STEP    the checkpoint nearest to this environment step (default: the newest)
-
-In a program:
-
-  from shoal import deployment
-  team = deployment.load("team.pt")
-"""
-
 FORMAT = 1
 _NOT_THE_TEAM = ("env", "runner", "memory", "callbacks")
 """What a run has and its team acts without."""
 
 
-def main(args: list[str], trusted: bool = False) -> int:
-    """Run the command. Exit status 0. ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
+def write(source: Path, out: Path, step: int = 0, as_onnx: bool = False, trusted: bool = False) -> None:
+    """Write the team of a checkpoint into a file of its own, and say so.
+
+    Args:
+        source: a folder of checkpoints, one of them, or a recorded run.
+        out: the file to write.
+        step: the checkpoint nearest to this environment step; 0 for the newest.
+        as_onnx: as an ONNX model, in place of a file for ``load``.
+        trusted: the checkpoint may name code outside Shoal, whoever wrote it.
 
     Raises:
-        UserError: the command line cannot be understood, there is no such checkpoint, or the file cannot be written.
+        UserError: there is no such checkpoint, or the file cannot be written.
     """
-    if {"-h", "--help"} & set(args):
-        print(HELP.format(export=typed("export")))
-        return 0
-    source, out, step, as_onnx = _parse(args)
     file = checkpoints.find(checkpoints_of(source), step)
     content = checkpoints.require_run(checkpoints.load(file), file)
     trust.check(content, file, trusted, skip=_NOT_THE_TEAM)
@@ -63,7 +50,6 @@ def main(args: list[str], trusted: bool = False) -> int:
         raise UserError(f"{out} cannot be written ({error.strerror}): choose another place with --out.") from error
     numbers = sum(tensor.numel() for tensor in team.state_dict().values())
     print(f"{out}: the team of {file}, {numbers:,} numbers")
-    return 0
 
 
 def _write_onnx(team: Controller, config: Mapping[str, Any], file: Path, out: Path) -> None:
@@ -77,27 +63,6 @@ def _write_onnx(team: Controller, config: Mapping[str, Any], file: Path, out: Pa
     model = onnx_team.team_model(team, about | ({"map": str(map_name)} if map_name else {}))
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, model)
-
-
-def _parse(args: list[str]) -> tuple[Path, Path, int, bool]:
-    options, places, rest = {"--out": "", "--load_step": "0"}, [], [word for word in args if word != "--onnx"]
-    as_onnx = len(rest) < len(args)
-    while rest:
-        word, equals, value = rest.pop(0).partition("=")
-        if word in options:
-            if not equals and not rest:
-                raise UserError(f"{word} needs a value: see {typed('export')} --help.")
-            options[word] = value if equals else rest.pop(0)
-        elif word.startswith("-"):
-            raise UserError(f"export has no option {word}: see {typed('export')} --help.")
-        else:
-            places.append(word + equals + value)
-    if len(places) != 1:
-        raise UserError(f"export needs one checkpoint: {typed('export')} results/sacred/7 (see export --help).")
-    if not options["--load_step"].isdigit():
-        raise UserError(f"--load_step {options['--load_step']} is no environment step: give a whole number.")
-    out = options["--out"] or ("team.onnx" if as_onnx else "team.pt")
-    return Path(places[0]), Path(out), int(options["--load_step"]), as_onnx
 
 
 def _packed(team: Controller, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,16 +19,18 @@ from shoal.callbacks.callback import Callback
 from shoal.callbacks.callback import build as build_callbacks
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
+from shoal.recording.observers import (
+    run_dir_of,
+    say_what_mongo_lacks,
+    standard_observers,
+    what_the_record_lacks,
+)
 from shoal.recording.pieces import RecordInPieces
 from shoal.session import (
     ResolvedConfig,
     Session,
     add_component_sources,
-    run_dir_of,
     sacred_experiment,
-    say_what_mongo_lacks,
-    standard_observers,
-    what_the_record_lacks,
 )
 from shoal.utils.errors import UserError
 from shoal.utils.seeding import OwnRandomness
@@ -63,7 +65,7 @@ class LiveRun:
         add_component_sources(ex, settings)
         ex.configurations.append(ResolvedConfig(settings))
         if record:
-            ex.observers.extend([*standard_observers(s), *observers])
+            ex.observers.extend([*standard_observers(Path(s.local_results_path) / "sacred", s.mongo_url), *observers])
         options = {"--name": s.name, "--unobserved": not record}
         sacred_run = ex._create_run("train", info={}, options=options)
         self._record = RecordInPieces(sacred_run)

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import inspect
-import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -15,27 +14,24 @@ import numpy as np
 import sacred
 import yaml
 from sacred.config.config_summary import ConfigSummary
-from sacred.observers import FileStorageObserver, RunObserver
 from sacred.run import Run
 
 from shoal.callbacks.callback import Callback
-from shoal.command_line import sacred_options as options
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording import metric_names
 from shoal.recording.captured_output import bounded_output
 from shoal.recording.console import Console
-from shoal.recording.file_record import FileRecord, file_observer, uid_of
+from shoal.recording.file_record import uid_of
 from shoal.recording.heartbeats import beat, flush_record
 from shoal.recording.logger import Logger
-from shoal.recording.mongo_address import MONGO_VARIABLE, refuse_secret
-from shoal.recording.mongo_observer import MongoMirror, mongo_observer
+from shoal.recording.observers import run_dir_of
 from shoal.recording.provenance import git_commit
 from shoal.recording.reader import MODEL_DIR_FILE, SETTINGS_FILE, checkpoints_of
+from shoal.recording.sacred_setup import prepare_sacred
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 from shoal.utils.guardian import Guardian
-from shoal.utils.program import typed
 
 
 def checked_settings(raw: dict[str, Any], sources: dict[str, str], notes: Sequence[str]) -> RunSettings:
@@ -70,7 +66,7 @@ class ResolvedConfig:
 
 def sacred_experiment(train: Callable[[Run, Mapping[str, Any]], float | None]) -> sacred.Experiment:
     """sacred's side of a run, whose main function is ``train``."""
-    options.prepare_sacred()
+    prepare_sacred()
     ex = sacred.Experiment("shoal", save_git_info=False)
     ex.captured_out_filter = bounded_output  # type: ignore[assignment]
     ex.main(train)
@@ -240,58 +236,6 @@ def _model_dir(s: ExperimentSettings) -> Path:
     token = f"{s.name}_{s.env}_seed{s.seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     model_dir = Path(s.local_results_path) / "models" / token
     return checkpoints.claim(model_dir) if s.save_model and not s.evaluate else model_dir
-
-
-def run_dir_of(observers: Sequence[RunObserver]) -> Path | None:
-    """The folder of the run's file record, once there is one."""
-    for observer in observers:
-        if isinstance(observer, FileStorageObserver) and observer.dir is not None:
-            return Path(observer.dir)
-    return None
-
-
-def standard_observers(
-    s: ExperimentSettings, folder: Path | None = None, mongo: str | None = None
-) -> list[RunObserver]:
-    """Who records the run: files, and MongoDB where an address is given or in the environment.
-
-    Args:
-        s: the run's settings.
-        folder: of the records, in place of the one under ``local_results_path``.
-        mongo: an address, in place of the setting ``mongo_url``.
-
-    Raises:
-        UserError: one of them cannot record runs.
-    """
-    observers: list[RunObserver] = [file_observer(folder or Path(s.local_results_path) / "sacred")]
-    target = mongo or s.mongo_url
-    if target:
-        refuse_secret(target)
-    target = target or os.environ.get(MONGO_VARIABLE)
-    if target:
-        observers.append(mongo_observer(target, warn=lambda text: print(f"warning: {text}", file=sys.stderr)))
-    return observers
-
-
-def what_the_record_lacks(observers: Sequence[RunObserver]) -> str:
-    """Of a run that has ended: a sentence if its file record could not be finished."""
-    for one in observers:
-        if isinstance(one, FileRecord) and one.lacks:
-            return (
-                f"the record in {one.dir} lacks {one.lacks}: free some space; the run itself has ended as said above."
-            )
-    return ""
-
-
-def say_what_mongo_lacks(observers: Sequence[RunObserver]) -> None:
-    """Of a run that has ended: a warning if MongoDB was away."""
-    folder = run_dir_of(observers)
-    if folder is not None and any(isinstance(one, MongoMirror) and not one.up_to_date for one in observers):
-        print(
-            "warning: MongoDB does not have all of this run, the file record does; when the server is there: "
-            f"{typed('sync')} {folder}",
-            file=sys.stderr,
-        )
 
 
 def _say(line: str) -> None:

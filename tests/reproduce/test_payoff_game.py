@@ -232,3 +232,16 @@ def test_the_exploration_command_counts_draws_and_says_where(tmp_path, monkeypat
 def test_records_of_all_runs(made):
     records = records_of(made)
     assert [record.after for record in records["s2q"]] == ["CC", "AA"]
+
+
+@pytest.mark.parametrize("command", [payoff_game, payoff_exploration])
+def test_the_earlier_names_have_their_own_page(command, capsys):
+    """With one run at a time, as they always had."""
+    with pytest.raises(SystemExit) as end:
+        command.main(["--help"])
+    page = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    assert f"python -m shoal.analysis.{command.__name__.rpartition('.')[2]} [-h]" in page
+    assert f"python -m shoal.reproduce {command.REPRODUCTION.id}" in page
+    assert "a core each (default: 1)" in page
+    assert "[--list]" not in page

@@ -7,8 +7,9 @@ import pytest
 from shoal.config import files
 from shoal.sweeps import plan
 from shoal.sweeps.cli import main as sweep
-from shoal.sweeps.cli import read
+from shoal.sweeps.options import parsed
 from shoal.sweeps.plan import Cell, cells, planned, read_grid, read_seeds
+from shoal.sweeps.request import read
 from shoal.utils.errors import UserError
 
 GIVEN = [files.Layer("command line", {"batch_size": 4, "buffer_size": 40, "t_max": 100})]
@@ -96,7 +97,7 @@ def test_a_grid_cannot_say_it_either(tmp_path):
     (tmp_path / "grid.yaml").write_text("seed: [1, 2]\n")
     arguments = ["--configs=qmix", "--env-configs=matrix_game", f"--grid={tmp_path / 'grid.yaml'}"]
     with pytest.raises(UserError, match="--seeds says"):
-        read(arguments)
+        read(*parsed(arguments))
 
 
 def test_a_password_is_refused_before_it_is_written_anywhere(tmp_path, capsys):

@@ -1,12 +1,10 @@
 """The command line of ``python src/main.py`` and ``shoal train``, up to where it is known what has to be imported."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from shoal.command_line.ending import exit_status
+from shoal.command_line.imports import late_imports
 from shoal.config import CONFIG_OPTIONS
 from shoal.utils.errors import UserError
-from shoal.utils.lean_imports import import_sacred, uncollected
+from shoal.utils.lean_imports import import_sacred
 from shoal.utils.program import typed
 
 TRUST = "--trust"
@@ -81,37 +79,27 @@ def understood(words: list[str]) -> int:
     trusted = TRUST in rest
     rest = [argument for argument in rest if argument != TRUST]
     if "--list" in rest:
-        with _imports():
+        with late_imports():
             from shoal.command_line.listing import list_components
         print(list_components())
         return 0
     if rest[:1] == ["doctor"]:
         return understood(rest)
     if rest[:1] == ["sync"]:
-        with _imports():
-            from shoal.recording import sync
+        from shoal.command_line import sync
+
         return sync.main(rest[1:])
     if rest[:1] == ["export"]:
-        with _imports():
-            from shoal import deployment
-        return deployment.main(rest[1:], trusted)
+        from shoal.command_line import export
+
+        return export.main(rest[1:], trusted)
     if (not rest and not chosen) or {"-h", "--help"} & set(rest) or rest[:1] == ["help"]:
         print(_HELP.format(train=typed("train")))
         return 0
-    with _imports():
+    with late_imports():
         import_sacred()
         from shoal.command_line import train as train_command
     return train_command.run(chosen, rest, trusted)
-
-
-@contextmanager
-def _imports() -> Iterator[None]:
-    """Around imports of what an incomplete installation may lack."""
-    try:
-        with uncollected():
-            yield
-    except ImportError as error:
-        raise UserError(f"Shoal cannot start ({error}): {typed('doctor')} says what to install.") from error
 
 
 def _pop_config_options(args: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -1,16 +1,11 @@
 """Sacred's own options on Shoal's command line: checked before anything starts, so that a bad value is one sentence."""
 
 import math
-import os
-import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import sacred.commands
-import sacred.run
 from sacred.observers import RunObserver
 from sacred.observers.s3_observer import s3_option
 from sacred.observers.sql import sql_option
@@ -20,7 +15,6 @@ from shoal.declare import FileName
 from shoal.recording.mongo_address import redact
 from shoal.recording.provenance import git_commit
 from shoal.utils.errors import UserError
-from shoal.utils.seeding import seed_everything
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 TAKEN_CARE_OF = ("--file_storage", "--mongo_db", "--tiny_db", "--sql", "--s3", "--enforce_clean")
@@ -114,14 +108,3 @@ def other_observers(args: Mapping[str, Any]) -> list[RunObserver]:
             raise UserError(f"{option}={shown} cannot record runs: {reason}") from None
     observers: list[RunObserver] = run.observers
     return observers
-
-
-def prepare_sacred() -> None:
-    """Settings of sacred for this process."""
-    sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would take the terminal away from the live display
-    # sacred's own takes no seed above 2**32
-    sacred.run.set_global_seed = seed_everything  # type: ignore[attr-defined]
-    if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
-        for name in [name for name in vars(sacred.commands) if name.startswith("COLOR_") or name in ("ENDC", "LEGEND")]:
-            plain = re.sub(r"\x1b\[[0-9;]*m", "", getattr(sacred.commands, name))
-            setattr(sacred.commands, name, plain)

@@ -14,15 +14,13 @@ from shoal.config import files
 from shoal.config.run_config import raw_config
 from shoal.experiment import ExperimentSettings
 from shoal.recording.heartbeats import guard
+from shoal.recording.observers import say_what_mongo_lacks, standard_observers, what_the_record_lacks
 from shoal.session import (
     ResolvedConfig,
     Session,
     add_component_sources,
     checked_settings,
     sacred_experiment,
-    say_what_mongo_lacks,
-    standard_observers,
-    what_the_record_lacks,
 )
 from shoal.utils.errors import UserError
 from shoal.utils.signals import stops_interrupt
@@ -72,8 +70,9 @@ def run(chosen: Mapping[str, str], rest: list[str], trusted: bool) -> int:
     add_component_sources(ex, settings)
     ex.configurations.append(ResolvedConfig(settings, set(files.overlay(given)[1])))
     if command == "train" and not args["--unobserved"]:
-        folder = Path(args["--file_storage"]) if args["--file_storage"] else None
-        ex.observers.extend(standard_observers(settings.of(ExperimentSettings), folder, args["--mongo_db"]))
+        s = settings.of(ExperimentSettings)
+        folder = Path(args["--file_storage"] or Path(s.local_results_path) / "sacred")
+        ex.observers.extend(standard_observers(folder, args["--mongo_db"] or s.mongo_url))
         ex.observers.extend(options.other_observers(args))
     args |= dict.fromkeys(options.TAKEN_CARE_OF)
     args["--name"] = args["--name"] or settings.of(ExperimentSettings).name

@@ -1,7 +1,7 @@
 """The settings that a run starts from: of two YAML files, or of the checkpoint that it continues from."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ def raw_config(
     given: Sequence[files.Layer],
     experiment_settings: type[Any],
     trusted: bool = False,
+    arranged: Callable[[Mapping[str, Any]], Sequence[files.Layer]] | None = None,
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None, list[str]]:
     """The unchecked settings of a run, the source of each, the checkpoint that it starts from, if any, and notes.
 
@@ -27,6 +28,7 @@ def raw_config(
     the algorithm's, and what the two change on the run's map. What the user has ``given`` wins over all of it.
     Of a checkpoint's settings those of its start (``Role.START``) are left out; ``experiment_settings`` declares them.
     ``trusted``: the checkpoint may name code outside Shoal, whoever wrote it.
+    ``arranged`` makes of all settings together what takes the place of ``given``, once it is known of which run it is.
     """
     updates, named = files.overlay(given)
     for layer in given:
@@ -48,7 +50,7 @@ def raw_config(
             if option in chosen:
                 named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
                 _refuse_other(recorded, named, f"{option}={chosen[option]}")
-        layers = files.renamed([files.Layer("checkpoint", recorded), *given], recorded["env"])
+        layers = _above_checkpoint(recorded, given, arranged)
         return *files.overlay(layers), content, files.notes(layers)
 
     if not chosen and updates.get("checkpoint_path") and updates.get("evaluate"):
@@ -56,7 +58,7 @@ def raw_config(
         content = checkpoints.require_run(checkpoints.load(file), file)
         trust.check(content, file, trusted, given=named)
         recorded = _recorded(content, file, "evaluated", experiment_settings)
-        layers = files.renamed([files.Layer("checkpoint", recorded), *given], recorded["env"])
+        layers = _above_checkpoint(recorded, given, arranged)
         return *files.overlay(layers), content, files.notes(layers)
 
     for option in CONFIG_OPTIONS:
@@ -66,15 +68,32 @@ def raw_config(
             )
     default = files.Layer("default.yaml", files.read(files.FOLDER / "default.yaml"))
     yamls = [*files.layers("envs", chosen["--env-config"]), *files.layers("algs", chosen["--config"])]
-    bare = files.overlay([default, *yamls, *given])[0]
-    env = bare.get("env")
-    layers = files.renamed([default, *files.resolved(yamls, env, _map_name(bare)), *given], env)
+    layers = _above_yamls(default, yamls, given)
+    if arranged:
+        layers = _above_yamls(default, yamls, arranged(files.overlay(layers)[0]))
     config, sources = files.overlay(layers)
     content = None
     if config.get("checkpoint_path"):
         file = checkpoints.find(checkpoints_of(_path("checkpoint_path", config)), _load_step(config))
         content = checkpoints.require_run(checkpoints.load(file), file)
     return config, sources, content, files.notes(layers)
+
+
+def _above_checkpoint(
+    recorded: dict[str, Any],
+    given: Sequence[files.Layer],
+    arranged: Callable[[Mapping[str, Any]], Sequence[files.Layer]] | None,
+) -> list[files.Layer]:
+    """All layers of a run that goes on from a checkpoint."""
+    layers = files.renamed([files.Layer("checkpoint", recorded), *given], recorded["env"])
+    return _above_checkpoint(recorded, arranged(files.overlay(layers)[0]), None) if arranged else layers
+
+
+def _above_yamls(default: files.Layer, yamls: Sequence[files.Layer], given: Sequence[files.Layer]) -> list[files.Layer]:
+    """All layers of a new run, with what the YAML files change on its environment and map."""
+    bare = files.overlay([default, *yamls, *given])[0]
+    env = bare.get("env")
+    return files.renamed([default, *files.resolved(yamls, env, _map_name(bare)), *given], env)
 
 
 def _recorded(content: Mapping[str, Any], file: Path, what: str, experiment_settings: type[Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""`python src/main.py sync RUN_DIR ...`: recorded runs brought to MongoDB after the fact, as often as one likes."""
+"""Recorded runs brought to MongoDB after the fact, as often as one likes."""
 
 import json
 import os
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,18 @@ from shoal.recording.plain import plain
 from shoal.recording.reader import RUN_FILE, Record, model_dir_of, moment, read_record
 from shoal.utils.checkpoint import BEST
 from shoal.utils.errors import UserError
-from shoal.utils.program import typed
-
-HELP = f"""Brings recorded runs to MongoDB: those made while it was away, cut short by its end, or recorded elsewhere.
-
-  {{sync}} RUN_DIR ... [-m HOST:PORT:DB]
-
-  RUN_DIR           a recorded run (results/sacred/7), or a folder of them (results/sacred)
-  -m HOST:PORT:DB   the database; else the environment variable {MONGO_VARIABLE} (an address with a password belongs
-                    there), else the run's own mongo_url
-
-What the database has already is left alone: a run that was partly sent is completed, one that is whole stays as it is.
-"""
 
 
-def main(args: list[str]) -> int:
-    """Run the command. Exit status 0 if every run is in the database now, else 1.
+def bring(folders: Sequence[Path], target: str | None) -> int:
+    """Bring runs to a database, and say of each how it went. Returns 0 if every run is in the database now, else 1.
+
+    Args:
+        folders: recorded runs, or folders of them.
+        target: the database's address; None for that of the environment, or else of each run.
 
     Raises:
-        UserError: the command line cannot be understood, or a database cannot be used.
+        UserError: a database cannot be used.
     """
-    if {"-h", "--help"} & set(args):
-        print(HELP.format(sync=typed("sync")))
-        return 0
-    folders, target = _parse(args)
     runs = [run for folder in folders for run in _runs_in(folder)]
     databases: dict[str, Database | None] = {}
     failed = 0
@@ -52,25 +40,6 @@ def main(args: list[str]) -> int:
     if len(runs) > 1:
         print(f"{len(runs) - failed} of {len(runs)} runs are in MongoDB")
     return 1 if failed else 0
-
-
-def _parse(args: list[str]) -> tuple[list[Path], str | None]:
-    folders, target, rest = [], None, list(args)
-    while rest:
-        word = rest.pop(0)
-        if word in ("-m", "--mongo_db"):
-            if not rest:
-                raise UserError(f"{word} needs an address: {word} HOST:PORT:DB.")
-            target = rest.pop(0)
-        elif word.startswith(("-m=", "--mongo_db=")):
-            target = word.partition("=")[2]
-        elif word.startswith("-"):
-            raise UserError(f"sync has no option {word}: see {typed('sync')} --help.")
-        else:
-            folders.append(Path(word))
-    if not folders:
-        raise UserError(f"sync needs recorded runs: {typed('sync')} results/sacred/7 (see sync --help).")
-    return folders, target
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,18 +40,45 @@ def main(argv: Sequence[str] | None = None, among: Sequence[Reproduction] | None
     args = _parser().parse_args(arguments)
     again = f"{typed('reproduce')} {shlex.join(arguments)}"
     known = catalogue.every() if among is None else among
+    if args.list or not args.id:
+        return _status(lambda: _listed(known), again)
+    return _status(lambda: reproduce(catalogue.find(args.id, known), args, again), again)
+
+
+def _listed(known: Sequence[Reproduction]) -> int:
+    with lasting_output():  # whoever reads the list may have read enough
+        print("\n\n".join(described(one) for one in known))
+    return 0
+
+
+def _status(command: Callable[[], int], again: str) -> int:
+    """Carry it out. Returns its exit status, or that of what the user can fix."""
     try:
-        if args.list or not args.id:
-            with lasting_output():  # whoever reads the list may have read enough
-                print("\n\n".join(described(one) for one in known))
-            return 0
-        return reproduce(catalogue.find(args.id, known), args, again)
+        return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"stopped at once; resume with: {again}", file=sys.stderr)
         return 130
+
+
+def door(reproduction: Reproduction, command: str, argv: Sequence[str] | None = None) -> int:
+    """One reproduction under the name of an earlier version, ``command``, with the default of ``--jobs`` of then.
+
+    Exit status as of ``main``.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=f"{reproduction.paper}, {reproduction.figure}: {reproduction.claim}\n\n"
+        f"The earlier name of '{typed('reproduce')} {reproduction.id}'.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_options(parser, jobs=1)
+    args = parser.parse_args(arguments)
+    again = f"{command} {shlex.join(arguments)}".rstrip()
+    return _status(lambda: reproduce(reproduction, args, again), again)
 
 
 def reproduce(reproduction: Reproduction, args: argparse.Namespace, again: str) -> int:
@@ -152,15 +179,28 @@ def _parser() -> argparse.ArgumentParser:
         description=_description(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("id", nargs="?", help="what to reproduce, one of those that --list shows")
+    parser.add_argument(
+        "--list", action="store_true", help="paper, figure, command, expected time and the paper's numbers of each"
+    )
+    _add_options(parser, jobs=2)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, jobs: int) -> None:
+    """The options of one reproduction."""
     add = parser.add_argument
-    add("id", nargs="?", help="what to reproduce, one of those that --list shows")
-    add("--list", action="store_true", help="paper, figure, command, expected time and the paper's numbers of each")
     add("--seeds", type=int, metavar="N", help="runs of each method (default: what --list says)")
-    add("--jobs", type=int, default=2, metavar="N", help="runs trained side by side, a core each (default: 2)")
+    add(
+        "--jobs",
+        type=int,
+        default=jobs,
+        metavar="N",
+        help=f"runs trained side by side, a core each (default: {jobs})",
+    )
     add("--out", type=Path, metavar="DIR", help="folder of runs, pictures and tables (default: results/<id>)")
     add("--quick", action="store_true", help="runs of a minute at most, in a folder of their own: a trial of the whole")
     add("--dry-run", action="store_true", help="check everything, print each run's command line, start nothing")
-    return parser
 
 
 if __name__ == "__main__":

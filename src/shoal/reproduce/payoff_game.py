@@ -190,9 +190,9 @@ REPRODUCTION = Reproduction(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command under its earlier name."""
-    from shoal.reproduce.__main__ import main as reproduce
+    from shoal.reproduce.__main__ import door
 
-    return reproduce([REPRODUCTION.id, *(sys.argv[1:] if argv is None else argv)])
+    return door(REPRODUCTION, "python -m shoal.analysis.payoff_game", argv)
 
 
 if __name__ == "__main__":

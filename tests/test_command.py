@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import sacred
 
+from shoal.command import COMMANDS, main
 from shoal.command_line import main as cli
-from shoal.command_line.command import COMMANDS, main
 from shoal.utils.program import started_as
 from support.launch import MAIN, environment, read_json
 
@@ -29,7 +29,7 @@ def another_program_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_it_is_what_the_package_installs() -> None:
     project = tomllib.loads((MAIN.parents[1] / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"shoal": "shoal.command_line.command:main"}
+    assert project["scripts"] == {"shoal": "shoal.command:main"}
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
