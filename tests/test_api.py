@@ -297,8 +297,9 @@ def test_what_cannot_be_asked_is_refused_without_ending_the_run():
         with pytest.raises(UserError, match="save_model=False"):
             run.save()
         run.train()
-        with pytest.raises(UserError, match="has come to its end"):
-            run.train()
+        for more in (run.train, run.step):
+            with pytest.raises(UserError, match="has reached its end"):
+                more()
         assert run.test(1)
     assert read_json(run.record / "run.json")["status"] == "COMPLETED"
 

@@ -88,10 +88,7 @@ class LiveRun:
         return run_dir_of(self._record.run.observers)
 
     def train(self) -> dict[str, float]:
-        if self._complete and not self._closed:
-            raise UserError(
-                f"The run has come to its end, t_max={self._s.t_max}: shoal.resume(run.record, t_max=...) trains on."
-            )
+        self._refuse_if_complete()
         with self._working() as session:
             session.console.open()
             try:
@@ -105,8 +102,16 @@ class LiveRun:
     def step(self) -> None:
         if self._s.evaluate:
             raise UserError("A run with evaluate=True learns nothing: leave that out to train from a checkpoint.")
+        self._refuse_if_complete()
         with self._working() as session:
             self._played(session.experiment.step)
+
+    def _refuse_if_complete(self) -> None:
+        """Its record says that it is complete, and stays so."""
+        if self._complete and not self._closed:
+            raise UserError(
+                f"The run has reached its end, t_max={self._s.t_max}: shoal.resume(run.record, t_max=...) trains on."
+            )
 
     def test(self, n_episodes: int) -> dict[str, float]:
         if n_episodes < 1:

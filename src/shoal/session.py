@@ -16,7 +16,7 @@ import yaml
 from sacred.config.config_summary import ConfigSummary
 from sacred.run import Run
 
-from shoal.callbacks.callback import Callback
+from shoal.callbacks.callback import Callback, require_importable
 from shoal.config.settings import RunSettings
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording import metric_names
@@ -44,6 +44,7 @@ def checked_settings(raw: dict[str, Any], sources: dict[str, str], notes: Sequen
         raw["seed"], sources["seed"] = int(np.random.SeedSequence().generate_state(1)[0] >> 1), "drawn"
     settings = RunSettings(raw, ExperimentSettings, sources)
     settings.components["learner"].check_controller(settings.components["mac"])
+    require_importable(settings.of(ExperimentSettings).callbacks)
     for note in (*notes, *settings.notes):
         print(f"note: {note}", file=sys.stderr)
     return settings

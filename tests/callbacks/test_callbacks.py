@@ -155,3 +155,12 @@ def _stored_by_wandb(file):
 def test_what_is_no_callback_is_refused_in_a_sentence(path, sentence):
     with pytest.raises(UserError, match=sentence):
         build([path])
+
+
+def test_a_path_that_names_nothing_starts_no_run(tmp_path, capsys):
+    assert (
+        in_process(tmp_path, "--config=vdn", "--env-config=matrix_game", "with", "callbacks=[nowhere_at_all:Watch]")
+        == 1
+    )
+    assert "The callback nowhere_at_all:Watch cannot be loaded" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()

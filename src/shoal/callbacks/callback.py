@@ -120,6 +120,16 @@ def build(given: Sequence[str | type[Callback] | Callback]) -> list[Callback]:
     return built
 
 
+def require_importable(paths: Sequence[str]) -> None:
+    """Refuse import paths that name nothing, before a run starts.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for path in paths:
+        _imported(path)
+
+
 def _imported(path: str) -> Any:
     module, colon, name = path.partition(":")
     if not (module and colon and name):

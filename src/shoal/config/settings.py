@@ -309,7 +309,8 @@ class RunSettings:
         section, _, key = path.rpartition(".")
         source = self.sources.get(path, "")
         if section and source.startswith("algs/"):
-            return f"env={self.values['env']} has none, so this algorithm is not for it"
+            algorithm, env = self.values.get("name", "this algorithm"), self.values["env"]
+            return f"{algorithm} needs an environment that has this setting; {env} has none"
         other = key if section else f"env_args.{key}"
         if other in self.declared:
             where = "is no setting of the environment" if section else "is a setting of the environment"

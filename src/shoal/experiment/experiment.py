@@ -17,7 +17,6 @@ from shoal.components.memory import Memory
 from shoal.config import trust
 from shoal.config.settings import RunSettings
 from shoal.controllers.controller import Controller
-from shoal.declare import shown
 from shoal.experiment.best_policy import BestPolicy
 from shoal.experiment.mismatch import SIZES_OF_NETWORKS, difference, is_lack_of_memory, largest_widths, other_sizes
 from shoal.experiment.progress import Progress, summary
@@ -125,7 +124,7 @@ class Experiment:
             f"{s.env}: {spec.n_agents} agents, {spec.n_actions} {'actions' if spec.discrete else 'action dimensions'}, "
             f"observation {spec.obs_dim}, state {spec.state_dim}, episodes of at most {spec.episode_limit} steps\n"
             f"{s.name}: {trained:,} trained parameters on {self.device}"
-            + (f"; {self.memory.describe()}" if self.memory else "")
+            + (f"; {self.memory.describe()}" if self.memory is not None else "")
         )
 
     def run(self) -> dict[str, float]:
@@ -417,7 +416,7 @@ class Experiment:
         path = self.saver.save(self._content(with_episodes=True), p.t_env, last)
         if path is not None:
             self.callbacks.on_checkpoint(self, path)
-            self.saver.prune(p.t_env, self.memory.keep_buffers if self.memory else 0)
+            self.saver.prune(p.t_env, self.memory.keep_buffers if self.memory is not None else 0)
         return path
 
     def _save_if_best(self, metrics: dict[str, float]) -> None:
@@ -491,19 +490,3 @@ class Experiment:
             self.logger.warning(f"a callback failed at the run's end: {self.callbacks.error!r}")
         self._free_files()
         self.runner.close()
-
-
-_WEIGHTLESS = 4
-"""Of a setting that no network depends on."""
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    """Whether something was too large: torch has a type of its own for that on GPUs alone."""
-    words = ("allocate memory", "out of memory", "Storage size calculation overflowed", "negative dimension")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
-
-
-def _said(value: Any) -> str:
-    return value if isinstance(value, str) else shown(value)

@@ -18,6 +18,8 @@ SIZES_OF_NETWORKS = ("n_agents", "n_actions", "obs_dim", "state_dim", "discrete"
 """Of an environment: what a resumed run must keep."""
 MOST_NAMED = 8
 """Differing settings that a sentence names."""
+_WEIGHTLESS = 4
+"""Of a setting that no network depends on."""
 
 
 def difference(content: Mapping[str, Any], run: RunSettings, spec: TeamSpec) -> str:
@@ -64,10 +66,6 @@ def largest_widths(run: RunSettings) -> str:
     }
     largest = sorted(sizes, key=lambda key: -sizes[key])[:2]
     return " or ".join(f"{key}={sizes[key]}" for key in largest)
-
-
-_WEIGHTLESS = 4
-"""Of a setting that no network depends on."""
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
