@@ -290,6 +290,15 @@ def test_what_raises_ends_the_run_and_its_record(monkeypatch):
     assert read_json(run.record / "run.json")["status"] == "FAILED"
 
 
+def test_settings_may_be_numpy_numbers_and_paths(tmp_path):
+    with make(t_max=np.int64(40), lr=np.float32(0.5), local_results_path=tmp_path / "here") as run:
+        assert (run.settings["t_max"], run.settings["lr"]) == (40, 0.5)
+        assert run.settings["local_results_path"] == str(tmp_path / "here")
+        with pytest.raises(UserError, match=r"This very program|this very program"):
+            run.save()
+            shoal.resume(run.record)
+
+
 def test_what_cannot_be_asked_is_refused_without_ending_the_run():
     with make(save_model=False, callbacks=[Watch]) as run:
         with pytest.raises(UserError, match="at least one"):

@@ -59,6 +59,24 @@ def test_settings_of_replay_are_refused_without_it(tmp_path: Path, capsys: pytes
         assert f"'{key}'" in capsys.readouterr().err
 
 
+def test_what_an_algorithm_sets_for_replay_is_noted_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        in_process(tmp_path, "--config=qmix", *GAME, "memory=reinforce:LastRollout", "t_max=16", "save_model=False")
+        == 0
+    )
+    assert "without effect in algs/qmix.yaml: batch_size=128 (only memory=replay would" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_components(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    played(tmp_path, "batch_size=8", t_max=200)
+    for other in ("mixer=vdn", "memory=reinforce:LastRollout", "env=toy_modes"):
+        assert in_process(tmp_path, "with", "resume=results/sacred/1", "t_max=300", other) == 1
+        assert f"leave {other} out" in capsys.readouterr().err
+    assert in_process(tmp_path, "with", "resume=results/sacred/1", "t_max=300", "runner=episode") == 0
+
+
 def test_a_transition_learner_needs_no_core_file(tmp_path: Path) -> None:
     own = ["memory=transitions:Transitions", "learner=transitions:PrioritisedQLearner", "mixer=vdn", "td_lambda=0"]
     own += ["batch_size=16", "buffer_size=64", "updates_per_rollout=2"]

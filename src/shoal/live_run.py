@@ -110,7 +110,8 @@ class LiveRun:
         """Its record says that it is complete, and stays so."""
         if self._complete and not self._closed:
             raise UserError(
-                f"The run has reached its end, t_max={self._s.t_max}: shoal.resume(run.record, t_max=...) trains on."
+                f"The run has reached its end, t_max={self._s.t_max}: "
+                "close it, and shoal.resume(run.record, t_max=...) trains on."
             )
 
     def test(self, n_episodes: int) -> dict[str, float]:

@@ -1,8 +1,11 @@
 """Components of one's own that a program gives as classes: the import paths that stand for them in settings."""
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from shoal.config.settings import RunSettings
 from shoal.registry import COMPONENTS
@@ -12,12 +15,22 @@ MAIN = "__main__"
 
 
 def as_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings``, each class among them by its name or import path.
+    """``settings`` as YAML has them: classes by name or import path, NumPy numbers as Python ones, paths as text.
 
     Raises:
         UserError: a class cannot be found by a path.
     """
-    return {key: path_of(key, value) if isinstance(value, type) else value for key, value in settings.items()}
+    return {key: path_of(key, value) if isinstance(value, type) else _plain(value) for key, value in settings.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def path_of(kind: str, component: type[Any]) -> str:

@@ -13,6 +13,9 @@ from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import UserError
 
+EXCHANGEABLE = {"runner", "action_selector"}
+"""Kinds of component that a resumed run may change."""
+
 
 def raw_config(
     chosen: Mapping[str, str],
@@ -50,6 +53,7 @@ def raw_config(
             if option in chosen:
                 named = files.load(kind, chosen[option], files.map_of(recorded["env_args"]), recorded["env"])
                 _refuse_other(recorded, named, f"{option}={chosen[option]}")
+        _refuse_other_parts(recorded, updates)
         layers = _above_checkpoint(recorded, given, arranged)
         return *files.overlay(layers), content, files.notes(layers)
 
@@ -132,4 +136,16 @@ def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option:
         if key in named and recorded.get(key) != named[key]:
             raise UserError(
                 f"{option} does not belong to the run to resume, which has {key}={recorded.get(key)}: leave it out."
+            )
+
+
+def _refuse_other_parts(recorded: Mapping[str, Any], updates: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with another component than it was trained with."""
+    for kind in registry.COMPONENTS.keys() - EXCHANGEABLE:
+        before = recorded.get(kind, "replay" if kind == "memory" else None)
+        # A class of a script has another path in another script.
+        if kind in updates and str(updates[kind]).rpartition(":")[2] != str(before).rpartition(":")[2]:
+            raise UserError(
+                f"A resumed run keeps its {kind} ({before}): leave {kind}={updates[kind]} out, or start a new run "
+                "(with checkpoint_path=... from the networks of this one, where they fit)."
             )

@@ -282,6 +282,7 @@ class RunSettings:
             # A file of another code, or per_env, speaks of the components that the file names; a user may take others.
             lenient = old_names.is_foreign(source, self.sources) or files.is_per_env(source, self.values["env"])
             readers = _readers_elsewhere(path)
+            lenient = lenient or (source.startswith("algs/") and self._is_for_a_replaced_part(readers))
             old = old_names.without_effect(path, value, self.values) if lenient or not readers else None
             if old is not None and not old.harmless:
                 advice[path] = old.why
@@ -302,6 +303,13 @@ class RunSettings:
         what = "Unknown setting" if len(said) == 1 else f"{len(said)} unknown settings:"
         self._problems.append(
             f"{what} {'; '.join(said)}. (print_config shows every setting of this run.)".replace("?.", "?")
+        )
+
+    def _is_for_a_replaced_part(self, readers: Sequence[str]) -> bool:
+        """Whether the user has taken another component than the algorithm's in the place of all that would read it."""
+        kinds = {reader.partition("=")[0] for reader in readers} & registry.COMPONENTS.keys()
+        return bool(kinds) and all(
+            self.sources.get(kind, "algs/").partition("/")[0] not in ("algs", "envs", "default.yaml") for kind in kinds
         )
 
     def _advice(self, path: str, value: Any, readers: Sequence[str]) -> str:

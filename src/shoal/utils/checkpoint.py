@@ -15,7 +15,7 @@ import torch
 from shoal.utils.atomic import replace_file
 from shoal.utils.errors import UserError
 from shoal.utils.finite import require_finite
-from shoal.utils.lock import held, owner_of
+from shoal.utils.lock import held, is_own, owner_of
 
 FORMAT = 1
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -64,6 +64,8 @@ def locked(folder: Path) -> Iterator[None]:
     with held(folder / LOCK_FILE, wait=False) as ours:
         if not ours:
             owner = owner_of(folder / LOCK_FILE)
+            if is_own(owner):
+                raise UserError(f"A run of this very program has {folder} open: close it first (run.close()).")
             raise UserError(
                 f"Another run is using {folder}{f' ({owner})' if owner else ''}: wait for its end or stop it, or "
                 "start from its checkpoints in a folder of your own with checkpoint_path."

@@ -28,9 +28,18 @@ def held(path: Path, wait: bool) -> Iterator[bool]:
             return
         with contextlib.suppress(OSError):  # for people; a full disk has no room for it
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.write(f"{_this_process()}\n")
             file.flush()
         yield True
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def is_own(owner: str) -> bool:
+    """Whether this process is the ``owner`` that ``owner_of`` says."""
+    return owner == _this_process()
 
 
 def owner_of(path: Path) -> str:
