@@ -294,8 +294,8 @@ def test_settings_may_be_numpy_numbers_and_paths(tmp_path):
     with make(t_max=np.int64(40), lr=np.float32(0.5), local_results_path=tmp_path / "here") as run:
         assert (run.settings["t_max"], run.settings["lr"]) == (40, 0.5)
         assert run.settings["local_results_path"] == str(tmp_path / "here")
-        with pytest.raises(UserError, match=r"This very program|this very program"):
-            run.save()
+        run.save()
+        with pytest.raises(UserError, match="this very program"):
             shoal.resume(run.record)
 
 
