@@ -290,6 +290,18 @@ def test_what_raises_ends_the_run_and_its_record(monkeypatch):
     assert read_json(run.record / "run.json")["status"] == "FAILED"
 
 
+def test_callbacks_are_one_text_or_a_list():
+    with make(callbacks="support.watching:Watch", record=False) as run:
+        assert run.settings["callbacks"] == ["support.watching:Watch"]
+    with pytest.raises(UserError, match="callbacks=3 is no list"):
+        make(callbacks=3)
+
+
+def test_a_setting_is_given_once():
+    with pytest.raises(UserError, match="payoff is given twice"):
+        make(payoff=[[1, 0], [0, 1]], env_args={"payoff": [[2, 0], [0, 1]]})
+
+
 def test_settings_may_be_numpy_numbers_and_paths(tmp_path):
     with make(t_max=np.int64(40), lr=np.float32(0.5), local_results_path=tmp_path / "here") as run:
         assert (run.settings["t_max"], run.settings["lr"]) == (40, 0.5)
@@ -301,8 +313,9 @@ def test_settings_may_be_numpy_numbers_and_paths(tmp_path):
 
 def test_what_cannot_be_asked_is_refused_without_ending_the_run():
     with make(save_model=False, callbacks=[Watch]) as run:
-        with pytest.raises(UserError, match="at least one"):
-            run.test(0)
+        for wrong in (0, 1.5, "x"):
+            with pytest.raises(UserError, match="whole number from 1 on"):
+                run.test(wrong)
         with pytest.raises(UserError, match="save_model=False"):
             run.save()
         run.train()

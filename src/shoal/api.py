@@ -192,6 +192,10 @@ def _split(
     """Import paths become a setting, which a resumed run has again; objects and classes are for this process."""
     if callbacks is None:
         return {}, []
+    if isinstance(callbacks, str):
+        callbacks = [callbacks]
+    if not isinstance(callbacks, list | tuple):
+        raise UserError(f'callbacks={shown(callbacks)} is no list: give ["my_module:Watch"], or [Watch()].')
     paths = [entry for entry in callbacks if isinstance(entry, str)]
     return {"callbacks": paths}, [entry for entry in callbacks if not isinstance(entry, str)]
 
@@ -221,6 +225,9 @@ def _nested(given: Mapping[str, Any], of_env: Mapping[str, Any]) -> dict[str, An
     env_args = given.get("env_args", {})
     if not isinstance(env_args, Mapping):
         raise UserError(f"env_args must be a mapping, env_args={{'map_name': ...}}, not {shown(env_args)}.")
+    twice = sorted(env_args.keys() & of_env.keys())
+    if twice:
+        raise UserError(f"{twice[0]} is given twice, as a keyword and in env_args: leave one of them out.")
     return {key: value for key, value in given.items() if key not in of_env} | {"env_args": {**env_args, **of_env}}
 
 

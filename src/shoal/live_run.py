@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from sacred.observers import RunObserver
 from sacred.run import Run as SacredRun
@@ -18,6 +19,7 @@ from sacred.run import Run as SacredRun
 from shoal.callbacks.callback import Callback
 from shoal.callbacks.callback import build as build_callbacks
 from shoal.config.settings import RunSettings
+from shoal.declare import shown
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording.observers import (
     run_dir_of,
@@ -115,10 +117,10 @@ class LiveRun:
             )
 
     def test(self, n_episodes: int) -> dict[str, float]:
-        if n_episodes < 1:
-            raise UserError(f"A test of {n_episodes} episodes is not possible: ask for at least one.")
+        if not isinstance(n_episodes, int | np.integer) or n_episodes < 1:
+            raise UserError(f"A test of {shown(n_episodes)} episodes is not possible: give a whole number from 1 on.")
         with self._working() as session:
-            return self._played(lambda: session.experiment.test(n_episodes))
+            return self._played(lambda: session.experiment.test(int(n_episodes)))
 
     def save(self) -> Path:
         if not self._s.save_model:

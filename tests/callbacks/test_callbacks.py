@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from shoal.callbacks.callback import build
+from shoal.callbacks.callback import Callback, build
 from shoal.utils.errors import UserError
 from support.launch import curves, in_process
 from support.watching import Watch
@@ -164,3 +164,12 @@ def test_a_path_that_names_nothing_starts_no_run(tmp_path, capsys):
     )
     assert "The callback nowhere_at_all:Watch cannot be loaded" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_a_misspelt_hook_is_refused():
+    class Watching(Callback):
+        def on_tset(self, experiment, metrics):
+            """Never called."""
+
+    with pytest.raises(UserError, match="did you mean on_test"):
+        build([Watching])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,8 +117,19 @@ def build(given: Sequence[str | type[Callback] | Callback]) -> list[Callback]:
                 ) from error
         if not isinstance(maker, Callback):
             raise UserError(f"The callback {name} is no shoal.callbacks.Callback: derive its class from that.")
+        _refuse_misspelt_hooks(type(maker))
         built.append(maker)
     return built
+
+
+def _refuse_misspelt_hooks(callback: type[Callback]) -> None:
+    hooks = [name for name in vars(Callback) if name.startswith("on_")]
+    for name in dir(callback):
+        meant = difflib.get_close_matches(name, hooks, n=1, cutoff=0.75)
+        if name.startswith("on_") and name not in hooks and meant:
+            raise UserError(
+                f"{callback.__name__}.{name} is no hook and would never be called: did you mean {meant[0]}?"
+            )
 
 
 def require_importable(paths: Sequence[str]) -> None:
