@@ -20,10 +20,11 @@ import pytest
 import torch
 from torch import nn
 
-from shoal import registry, session
+from shoal import registry
 from shoal.command_line.main import main
 from shoal.config import files
 from shoal.envs.matrix_game import MatrixGameEnv
+from shoal.recording import observers
 from shoal.utils import checkpoint as checkpoints
 from support.launch import MAIN, environment, read_json, workers_of
 
@@ -108,7 +109,11 @@ REFUSED = {
     ),
     "an algorithm for other environments": (
         ["--config=bang_bang_lan", "--env-config=matrix_game"],
-        ["'env_args.action_mode' (algs/bang_bang_lan.yaml)", "env=matrix_game has none", "not for it"],
+        [
+            "'env_args.action_mode' (algs/bang_bang_lan.yaml)",
+            "bang_bang_lan needs an environment",
+            "matrix_game has none",
+        ],
     ),
     "wrong type": ([*GAME, "t_max=soon"], ["t_max='soon'", "whole number"]),
     "wrong type in the environment": ([*GAME, "env_args.payoff=3"], ["env_args.payoff=3", "list"]),
@@ -703,7 +708,7 @@ def test_a_mongodb_that_is_down_costs_no_record(cli, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    monkeypatch.setattr(session, "mongo_observer", partial(session.mongo_observer, timeout_s=0.3))
+    monkeypatch.setattr(observers, "mongo_observer", partial(observers.mongo_observer, timeout_s=0.3))
     result = cli("-m", f"127.0.0.1:{port}:shoal", *GAME, *QUICK)
     assert result.status == 0
     assert "does not answer" in result.err
@@ -862,7 +867,7 @@ def test_a_run_goes_on_from_the_step_that_is_named(cli, copied, load_step, start
 def test_two_runs_at_once_do_not_share_a_folder_of_checkpoints(cli, copied):
     before = sorted(path.name for path in copied.glob("*.pt"))
     with checkpoints.locked(copied):
-        words = ["Another run is using", str(copied), f"process {os.getpid()} on "]
+        words = ["A run of this very program has", str(copied), "close it first"]
         assert_refused(cli("with", f"resume={copied}", "t_max=50"), *words)
         assert sorted(path.name for path in copied.glob("*.pt")) == before
         assert not Path("results/sacred/1/model_dir.txt").exists()  # it is no part of the other's run

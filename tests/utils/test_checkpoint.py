@@ -1,12 +1,15 @@
 """Checkpoint files: whole or not at all, found by step, refused with a way out."""
 
 import resource
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from shoal.utils import checkpoint as checkpoints
 from shoal.utils.errors import NonFiniteError, UserError
+from support.launch import environment
 
 
 def saved(folder, *steps):
@@ -250,3 +253,20 @@ def test_a_file_without_a_run_is_no_run_to_go_on_with(tmp_path, content, why):
     path = checkpoints.write(content, tmp_path / "run.pt")
     with pytest.raises(UserError, match=why):
         checkpoints.load_for_resume(path, 0, warn=print)
+
+
+def test_another_process_keeps_runs_out_of_its_folder(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from shoal.utils.checkpoint import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(UserError, match=f"Another run is using .*process {process.pid} on "):
+                checkpoints.locked(tmp_path).__enter__()
+        finally:
+            process.kill()
+    with checkpoints.locked(tmp_path):
+        pass

@@ -282,7 +282,7 @@ class RunSettings:
             # A file of another code, or per_env, speaks of the components that the file names; a user may take others.
             lenient = old_names.is_foreign(source, self.sources) or files.is_per_env(source, self.values["env"])
             readers = _readers_elsewhere(path)
-            lenient = lenient or (source.startswith("algs/") and self._is_for_a_replaced_part(readers))
+            lenient = lenient or (source.startswith("algs/") and self._is_for_another_memory(readers))
             old = old_names.without_effect(path, value, self.values) if lenient or not readers else None
             if old is not None and not old.harmless:
                 advice[path] = old.why
@@ -305,12 +305,10 @@ class RunSettings:
             f"{what} {'; '.join(said)}. (print_config shows every setting of this run.)".replace("?.", "?")
         )
 
-    def _is_for_a_replaced_part(self, readers: Sequence[str]) -> bool:
-        """Whether the user has taken another component than the algorithm's in the place of all that would read it."""
-        kinds = {reader.partition("=")[0] for reader in readers} & registry.COMPONENTS.keys()
-        return bool(kinds) and all(
-            self.sources.get(kind, "algs/").partition("/")[0] not in ("algs", "envs", "default.yaml") for kind in kinds
-        )
+    def _is_for_another_memory(self, readers: Sequence[str]) -> bool:
+        """Whether only a memory would read it, and the user has taken another one than the algorithm's."""
+        given = self.sources.get("memory", "algs/").partition("/")[0] not in ("algs", "envs", "default.yaml")
+        return given and {reader.partition("=")[0] for reader in readers} == {"memory"}
 
     def _advice(self, path: str, value: Any, readers: Sequence[str]) -> str:
         """Where a setting that this run does not have belongs; ``readers`` are components elsewhere that have it."""
