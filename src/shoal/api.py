@@ -16,14 +16,13 @@ from shoal.config import files
 from shoal.config.run_config import raw_config
 from shoal.config.settings import RunSettings, declared_by
 from shoal.controllers.controller import Controller
-from shoal.declare import shown
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.learners.learner import Learner
 from shoal.live_run import LiveRun
 from shoal.own_classes import as_settings, path_of, require_reach
 from shoal.registry import find
 from shoal.session import checked_settings
-from shoal.utils.errors import UserError
+from shoal.utils.errors import UserError, shown
 
 SOURCE = "Python"
 """The source of settings that a program gives."""

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from shoal.command_line import main as cli
-from shoal.command_line.ending import exit_status
+from shoal.utils.ending import exit_status
 from shoal.utils.errors import UserError
 from shoal.utils.program import started_as, typed
 

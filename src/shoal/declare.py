@@ -18,10 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from shoal.utils.errors import UserError
-
-LONGEST_SHOWN = 100
-"""Characters of a value that a sentence shows."""
+from shoal.utils.errors import UserError, shown
 
 
 class OutOfRangeError(UserError, ValueError):
@@ -170,12 +167,6 @@ def require_writable(value: Any) -> None:
     elif isinstance(value, list | tuple):
         for entry in value:
             require_writable(entry)
-
-
-def shown(value: Any) -> str:
-    """A value as a sentence shows it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 @functools.cache

@@ -19,13 +19,11 @@ from sacred.run import Run as SacredRun
 from shoal.callbacks.callback import Callback
 from shoal.callbacks.callback import build as build_callbacks
 from shoal.config.settings import RunSettings
-from shoal.declare import shown
 from shoal.experiment import Experiment, ExperimentSettings
 from shoal.recording.observers import (
     run_dir_of,
-    say_what_mongo_lacks,
+    say_what_records_lack,
     standard_observers,
-    what_the_record_lacks,
 )
 from shoal.recording.pieces import RecordInPieces
 from shoal.session import (
@@ -34,7 +32,7 @@ from shoal.session import (
     add_component_sources,
     sacred_experiment,
 )
-from shoal.utils.errors import UserError
+from shoal.utils.errors import UserError, shown
 from shoal.utils.seeding import OwnRandomness
 from shoal.utils.signals import Interrupted, stops_interrupt
 from shoal.utils.streams import lasting_output
@@ -214,15 +212,11 @@ class LiveRun:
         if self._complete:
             return
         self._complete = True
-        observers = self._record.run.observers
         if failed:
             self._record.fail(error)
         else:
             self._record.complete(score)
-        say_what_mongo_lacks(observers)
-        lacks = what_the_record_lacks(observers)
-        if lacks:
-            print(f"error: {lacks}", file=sys.stderr)
+        say_what_records_lack(self._record.run.observers)
 
 
 def train(_run: SacredRun, _config: Mapping[str, Any]) -> float | None:

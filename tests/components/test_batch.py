@@ -91,3 +91,13 @@ def test_packed_transitions_are_those_of_the_mask(make_batch: Callable[..., Tens
     counted[steps.index[steps.acted]] += 1
     assert torch.equal(counted.view(5, 7)[:, :-1], transition_mask(batch))
     assert not counted.view(5, 7)[:, -1].any()
+
+
+def test_values_of_transitions_go_there_and_back(make_batch: Callable[..., TensorDict]) -> None:
+    batch = make_batch()
+    for steps in (PackedSteps.of(batch), PackedSteps.with_value(batch)):
+        values = torch.randn(2, 5, 6) * transition_mask(batch)
+        packed = steps.pack_acted(values)
+        assert packed.shape == (2, len(steps.acted)) == (2, int(transition_mask(batch).sum()))
+        assert torch.equal(packed[0], steps.pack(torch.nn.functional.pad(values[0], (0, 1)))[steps.acted])
+        assert torch.equal(steps.unpack_acted(packed), values)

@@ -57,6 +57,6 @@ class Reinforce(Learner):
         acted, avail = steps.acted, steps.pack(batch["avail_actions"])
         logits = self.controller.unroll_packed(batch, steps)[0][0].masked_fill(~avail, UNAVAILABLE)[acted]
         log_pi = torch.distributions.Categorical(logits=logits).log_prob(steps.pack(batch["actions"])[acted]).sum(-1)
-        G = torch.nn.functional.pad(self.returns_to_go(batch), (0, 1)).flatten()[steps.index[acted]]
+        G = steps.pack_acted(self.returns_to_go(batch).unsqueeze(0))[0]
         loss = -(log_pi * (G - G.mean())).mean()
         return self.step(loss, {"loss_policy": loss.detach()}, t_env)

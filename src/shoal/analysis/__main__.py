@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.analysis.sources import gather
-from shoal.utils.errors import UserError
+from shoal.utils.ending import exit_status
 from shoal.utils.extras import needed_for
 from shoal.utils.program import typed
 
@@ -31,13 +31,13 @@ _DOOR = "python -m shoal.analysis"
 def main(argv: list[str] | None = None) -> int:
     """The command line. Exit status: 0 done, 1 an error the user can fix, 2 a command line that was not understood."""
     args = _parser().parse_args(argv)
-    try:
+
+    def compare() -> int:
         with needed_for("Comparing runs", "analysis"):
             args.run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return exit_status(compare)
 
 
 def _table(args: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """The command line of ``python src/main.py`` and ``shoal train``, up to where it is known what has to be imported."""
 
-from shoal.command_line.ending import exit_status
 from shoal.command_line.imports import late_imports
 from shoal.config import CONFIG_OPTIONS
+from shoal.utils.ending import exit_status
 from shoal.utils.errors import UserError
 from shoal.utils.lean_imports import import_sacred
 from shoal.utils.program import typed

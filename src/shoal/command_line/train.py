@@ -1,6 +1,5 @@
 """One run, or one of sacred's commands, from its command line."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from shoal.config import files
 from shoal.config.run_config import raw_config
 from shoal.experiment import ExperimentSettings
 from shoal.recording.heartbeats import guard
-from shoal.recording.observers import say_what_mongo_lacks, standard_observers, what_the_record_lacks
+from shoal.recording.observers import say_what_records_lack, standard_observers
 from shoal.session import (
     ResolvedConfig,
     Session,
@@ -81,8 +80,5 @@ def run(chosen: Mapping[str, str], rest: list[str], trusted: bool) -> int:
         try:
             ex.run(command, options=args, named_configs=(), info={})
         finally:
-            say_what_mongo_lacks(ex.observers)
-            lacks = what_the_record_lacks(ex.observers)
-            if lacks:
-                print(f"error: {lacks}", file=sys.stderr)
-    return 1 if lacks else 0
+            lacking = say_what_records_lack(ex.observers)
+    return 1 if lacking else 0

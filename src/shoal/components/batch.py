@@ -116,13 +116,20 @@ class PackedSteps:
 
     def unpack(self, x: Tensor) -> Tensor:
         """``[M, P, ...] -> [M, B, T+1, ...]``, zeros in padding."""
-        padded = x.new_zeros(x.shape[0], self.shape[0] * self.shape[1], *x.shape[2:])
-        return padded.index_copy(1, self.index, x).unflatten(1, self.shape)
+        return self._placed(x, self.index)
+
+    def pack_acted(self, x: Tensor) -> Tensor:
+        """Values that every transition has, ``[M, B, T] -> [M, R]``: undoes ``unpack_acted``."""
+        return torch.nn.functional.pad(x, (0, 1)).flatten(1).index_select(1, self.index[self.acted])
 
     def unpack_acted(self, x: Tensor) -> Tensor:
         """Values of the transitions, where they belong: ``[M, R, ...] -> [M, B, T, ...]``, zeros in padding."""
+        return self._placed(x, self.index[self.acted])[:, :, :-1]
+
+    def _placed(self, x: Tensor, index: Tensor) -> Tensor:
+        """``x [M, n, ...]`` at the rows ``index`` of a batch of zeros: ``[M, B, T+1, ...]``."""
         padded = x.new_zeros(x.shape[0], self.shape[0] * self.shape[1], *x.shape[2:])
-        return padded.index_copy(1, self.index[self.acted], x).unflatten(1, self.shape)[:, :, :-1]
+        return padded.index_copy(1, index, x).unflatten(1, self.shape)
 
 
 def episode_lengths(batch: EpisodeBatch) -> Tensor:

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from shoal.config import old_names
-from shoal.declare import shown
 from shoal.registry import COMPONENTS, nearest
-from shoal.utils.errors import UserError
+from shoal.utils.errors import UserError, shown
 
 FOLDER = Path(__file__).parent
 TYPED = "command line"

@@ -17,9 +17,9 @@ import yaml
 
 from shoal import registry
 from shoal.config import files, old_names
-from shoal.declare import LONGEST_SHOWN, Check, Role, checked, checks_of, help_of, require_writable, roles_of, shown
+from shoal.declare import Check, Role, checked, checks_of, help_of, require_writable, roles_of
 from shoal.utils.dotted import flatten
-from shoal.utils.errors import UserError
+from shoal.utils.errors import LONGEST_SHOWN, UserError, shown
 
 LARGEST_INT = 2**63 - 1
 

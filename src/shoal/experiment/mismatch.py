@@ -7,8 +7,9 @@ from typing import Any
 from shoal import registry
 from shoal.components.spec import TeamSpec
 from shoal.config.settings import RunSettings
-from shoal.declare import Role, shown
+from shoal.declare import Role
 from shoal.utils.dotted import flatten
+from shoal.utils.errors import shown
 
 NETWORKS = ("agent", "mixer", "mac", "critic", "central_mac", "central_agent", "central_mixer")
 """Kinds of component whose settings size networks."""

@@ -101,8 +101,7 @@ class ValueLearner(Learner):
             self.settings.gamma,
             self.settings.td_lambda,
         )
-        flat = torch.nn.functional.pad(y, (0, 1)).flatten(1)  # [M, B * (T+1)]
-        y = flat.index_select(1, steps.index[steps.acted])
+        y = steps.pack_acted(y)
         self._target_size = y.detach().abs().amax()
         if self.settings.standardise_returns:
             self._moments("target").update((y if counted is None else y[counted]).reshape(-1, 1))

@@ -40,18 +40,12 @@ def standard_observers(folder: Path, mongo: str | None) -> list[RunObserver]:
     return observers
 
 
-def what_the_record_lacks(observers: Sequence[RunObserver]) -> str:
-    """Of a run that has ended: a sentence if its file record could not be finished."""
-    for one in observers:
-        if isinstance(one, FileRecord) and one.lacks:
-            return (
-                f"the record in {one.dir} lacks {one.lacks}: free some space; the run itself has ended as said above."
-            )
-    return ""
+def say_what_records_lack(observers: Sequence[RunObserver]) -> bool:
+    """Of a run that has ended: say whether MongoDB was away, and what the file record could not take.
 
-
-def say_what_mongo_lacks(observers: Sequence[RunObserver]) -> None:
-    """Of a run that has ended: a warning if MongoDB was away."""
+    Returns:
+        Whether the file record lacks something.
+    """
     folder = run_dir_of(observers)
     if folder is not None and any(isinstance(one, MongoMirror) and not one.up_to_date for one in observers):
         print(
@@ -59,3 +53,12 @@ def say_what_mongo_lacks(observers: Sequence[RunObserver]) -> None:
             f"{typed('sync')} {folder}",
             file=sys.stderr,
         )
+    for one in observers:
+        if isinstance(one, FileRecord) and one.lacks:
+            print(
+                f"error: the record in {one.dir} lacks {one.lacks}: free some space; the run itself has ended as said "
+                "above.",
+                file=sys.stderr,
+            )
+            return True
+    return False

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from shoal.reproduce import catalogue
 from shoal.reproduce.declaration import Reproduction, Verdict
+from shoal.utils.ending import exit_status
 from shoal.utils.errors import UserError
 from shoal.utils.program import typed
-from shoal.utils.streams import lasting_output
 
 if TYPE_CHECKING:
     from shoal.reproduce import running
@@ -46,21 +46,12 @@ def main(argv: Sequence[str] | None = None, among: Sequence[Reproduction] | None
 
 
 def _listed(known: Sequence[Reproduction]) -> int:
-    with lasting_output():  # whoever reads the list may have read enough
-        print("\n\n".join(described(one) for one in known))
+    print("\n\n".join(described(one) for one in known))
     return 0
 
 
 def _status(command: Callable[[], int], again: str) -> int:
-    """Carry it out. Returns its exit status, or that of what the user can fix."""
-    try:
-        return command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped at once; resume with: {again}", file=sys.stderr)
-        return 130
+    return exit_status(command, stopped=f"stopped at once; resume with: {again}")
 
 
 def door(reproduction: Reproduction, command: str, argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from shoal.recording.logger import Logger
 from shoal.recording.reader import checkpoints_of
 from shoal.reproduce.codebook import frame, pairs_of, panels
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils.ending import exit_status
 from shoal.utils.errors import UserError
 
 CELLS, CLOSE, N_PAIRS = 50, 0.1, 100_000
@@ -115,13 +116,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.episodes < 1:
         parser.error(f"--episodes {args.episodes}: there is nothing to draw without one.")
-    try:
-        tables.make_folder(args.out.parent)
-        actions = play(args.run, args.episodes, args.trust)
-        print(draw(actions, args.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _drawn(args.run, args.episodes, args.out, args.trust))
+
+
+def _drawn(run: Path, episodes: int, out: Path, trusted: bool) -> int:
+    tables.make_folder(out.parent)
+    actions = play(run, episodes, trusted)
+    print(draw(actions, out))
     for i, found in enumerate(actions):
         for x, y in pairs_of(found.shape[1]):
             ratio = reuse_ratio(found[:, [x, y]])

@@ -8,7 +8,6 @@ sub-value's candidate is, and how often the team followed which. It is the traje
 (arXiv 2602.17062, sections 5.2 and H.4). Shares are of the choices of agents alive.
 """
 
-import argparse
 import re
 import sys
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Any
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
 from shoal.analysis.records import RecordedRun
 from shoal.analysis.seeds import by_label, curves_of
-from shoal.analysis.starts import read_runs
 from shoal.analysis.wins import with_all_wins
 from shoal.recording import metric_names
+from shoal.reproduce.picture_command import picture_of_runs
 from shoal.utils.errors import UserError
 
 EP_LENGTH = "test_ep_length_mean"
@@ -119,16 +118,7 @@ def draw_panel(axes: Any, panel: Panel, runs: list[RecordedRun]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of recorded runs")
-    parser.add_argument("--out", type=Path, default=Path("actions.png"), help="picture to write (default: %(default)s)")
-    args = parser.parse_args(argv)
-    try:
-        print(draw(read_runs(args.runs), args.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return picture_of_runs(draw, __doc__, "actions.png", argv)
 
 
 if __name__ == "__main__":

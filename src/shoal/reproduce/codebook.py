@@ -22,6 +22,7 @@ from shoal.analysis import tables
 from shoal.analysis.figures import pyplot, save_arrays, save_figure
 from shoal.recording.reader import checkpoints_of
 from shoal.utils import checkpoint as checkpoints
+from shoal.utils.ending import exit_status
 from shoal.utils.errors import UserError
 
 ORIGIN, EDGE = 0.1, 0.9
@@ -121,13 +122,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a recorded run or of checkpoints, or a checkpoint")
     parser.add_argument("--out", type=Path, default=Path("codebook.png"), help="picture (default: %(default)s)")
     args = parser.parse_args(argv)
-    try:
-        slots = read_slots(args.run)
-        tables.make_folder(args.out.parent)
-        print(draw(slots, args.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _drawn(args.run, args.out))
+
+
+def _drawn(run: Path, out: Path) -> int:
+    slots = read_slots(run)
+    tables.make_folder(out.parent)
+    print(draw(slots, out))
     for name, (near, far) in zip(slots.names, slots.shares(), strict=True):
         print(f"{name}: {near:.0%} of the slots near the origin, {far:.0%} near the edge")
     return 0

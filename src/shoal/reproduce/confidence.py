@@ -8,7 +8,6 @@ advice, and the confidence matrix (row: who receives advice) at the start, on bo
 end. All are means over the seeds given. Of teams of more than ten agents only the matrix's diagonal is recorded.
 """
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 from shoal.analysis.figures import plot_mean, pyplot, save_figure
 from shoal.analysis.records import RecordedRun
 from shoal.analysis.seeds import by_label, curves_of, mean_curve
-from shoal.analysis.starts import read_runs
 from shoal.analysis.wins import with_all_wins
 from shoal.recording import metric_names
+from shoal.reproduce.picture_command import picture_of_runs
 from shoal.utils.errors import UserError
 
 ENTRY = re.compile(r"confidence_(\d+)_(\d+)")
@@ -137,18 +136,7 @@ def _over_training(axes: Any, breakpoint: int | None, end: float) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of recorded runs")
-    parser.add_argument(
-        "--out", type=Path, default=Path("confidence.png"), help="picture to write (default: %(default)s)"
-    )
-    args = parser.parse_args(argv)
-    try:
-        print(draw(read_runs(args.runs), args.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return picture_of_runs(draw, __doc__, "confidence.png", argv)
 
 
 if __name__ == "__main__":

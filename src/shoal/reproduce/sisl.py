@@ -30,6 +30,7 @@ from shoal.envs.sisl import SislSettings
 from shoal.recording.metric_names import TEST_RETURN
 from shoal.reproduce.collapse import collapse
 from shoal.reproduce.sisl_baselines import COLUMNS, FORAGE, IDLE, UNIFORM
+from shoal.utils.ending import exit_status
 from shoal.utils.errors import UserError
 
 Baselines = Mapping[str, Mapping[str, np.ndarray]]
@@ -173,31 +174,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE[,VALUE]", help="only these runs")
     parser.add_argument("--out", type=Path, help="also write the tables there, as CSV and markdown")
     args = parser.parse_args(argv)
-    try:
-        made = study(gather(args.runs, args.where), TEST_RETURN, "tail")
-        for left in made.left_out:
-            print(f"note: run {left.run.id} ({left.algorithm}) does not count: {left.reason}.", file=sys.stderr)
-        baselines = read_baselines(args.baselines, horizons_of(made))
-        comparison = compare(made)
-        by_scale = scaled(made, comparison, baselines)
-        notes = [*comparison.notes, *other_games(made)]
-        if "anchored" not in by_scale:
-            notes.append("no method beats acting at random on a task: there is nothing to anchor a scale at.")
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
-        shown = {
-            "returns": returns_table(made, baselines),
-            "iqm": iqm_table(by_scale),
-            "improvements": tables.improvements_table(comparison),
-        }
-        for name, table in shown.items():
-            print(f"\n{tables.markdown(table)}")
-            if args.out:
-                tables.make_folder(args.out)
-                tables.write(table, args.out / name)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _compare(args))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    made = study(gather(args.runs, args.where), TEST_RETURN, "tail")
+    for left in made.left_out:
+        print(f"note: run {left.run.id} ({left.algorithm}) does not count: {left.reason}.", file=sys.stderr)
+    baselines = read_baselines(args.baselines, horizons_of(made))
+    comparison = compare(made)
+    by_scale = scaled(made, comparison, baselines)
+    notes = [*comparison.notes, *other_games(made)]
+    if "anchored" not in by_scale:
+        notes.append("no method beats acting at random on a task: there is nothing to anchor a scale at.")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    shown = {
+        "returns": returns_table(made, baselines),
+        "iqm": iqm_table(by_scale),
+        "improvements": tables.improvements_table(comparison),
+    }
+    for name, table in shown.items():
+        print(f"\n{tables.markdown(table)}")
+        if args.out:
+            tables.make_folder(args.out)
+            tables.write(table, args.out / name)
     return 0
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 from shoal.analysis import tables
 from shoal.config import files
 from shoal.envs.sisl import SislEnv, SislSettings
-from shoal.utils.errors import UserError
+from shoal.utils.ending import exit_status
 
 Act = Callable[[int, np.ndarray], np.ndarray]
 """Actions [N, d] of step t from the observations [N, D]."""
@@ -140,15 +140,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.episodes < 2:
         parser.error(f"--episodes {args.episodes}: an error of the mean needs at least 2.")
-    try:
-        _measure(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: _measure(args))
 
 
-def _measure(args: argparse.Namespace) -> None:
+def _measure(args: argparse.Namespace) -> int:
     if args.csv:
         tables.make_folder(args.csv.parent)
     print(f"{args.env}, {args.max_cycles} steps at most, {args.episodes} episodes each")
@@ -161,6 +156,7 @@ def _measure(args: argparse.Namespace) -> None:
     scores = measure(args.env, args.max_cycles, args.episodes, args.fix_double_thrust, told)
     if args.csv:
         print(f"written: {tables.write_csv(episodes_of(scores, args.env, args.max_cycles), args.csv)}")
+    return 0
 
 
 def measure(

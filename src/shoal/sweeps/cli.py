@@ -1,10 +1,9 @@
 """The sweep's command line, from its words to its exit status."""
 
 import shlex
-import sys
 
 from shoal.sweeps.options import parsed
-from shoal.utils.errors import UserError
+from shoal.utils.ending import exit_status
 from shoal.utils.program import typed
 
 
@@ -13,15 +12,12 @@ def main(argv: list[str]) -> int:
     128 + n stopped by signal n.
     """
     again = f"{typed('sweep')} {shlex.join(argv[1:])}"
-    try:
+
+    def sweep() -> int:
         options, settings = parsed(argv[1:])
         from shoal.sweeps.carry_out import carry_out  # torch, which no help needs
         from shoal.sweeps.request import read
 
         return carry_out(read(options, settings), again)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped at once; resume with: {again}", file=sys.stderr)
-        return 130
+
+    return exit_status(sweep, stopped=f"stopped at once; resume with: {again}")

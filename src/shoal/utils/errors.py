@@ -1,5 +1,10 @@
 """Exceptions whose message is meant for the person at the keyboard, and the one that costs only an episode."""
 
+from typing import Any
+
+LONGEST_SHOWN = 100
+"""Characters of a value that a sentence shows."""
+
 
 class UserError(Exception):
     """Something the user can fix: a misspelt setting, a missing package, an unwritable folder.
@@ -18,3 +23,9 @@ class NonFiniteError(UserError):
 
 class EnvironmentCrashedError(Exception):
     """A game ended or stopped answering in the middle of things. Another one can be started in its place."""
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence shows it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

@@ -4,8 +4,7 @@ import errno
 import sys
 from collections.abc import Callable
 
-from shoal.declare import shown
-from shoal.utils.errors import UserError
+from shoal.utils.errors import UserError, shown
 from shoal.utils.program import typed
 from shoal.utils.signals import Interrupted
 from shoal.utils.streams import lasting_output
@@ -25,16 +24,16 @@ _REMEDY = {
 }
 
 
-def exit_status(command: Callable[[], int]) -> int:
+def exit_status(command: Callable[[], int], stopped: str = "stopped") -> int:
     """Run a command to its exit status: its own, 1 an error the user can fix, 128 + n stopped by signal n.
 
-    Meanwhile a terminal that goes away costs only what it would have shown.
+    Meanwhile a terminal that goes away costs only what it would have shown. ``stopped`` is what to say of a Ctrl-C.
     """
     with lasting_output():
-        return _ended(command)
+        return _ended(command, stopped)
 
 
-def _ended(command: Callable[[], int]) -> int:
+def _ended(command: Callable[[], int], stopped: str) -> int:
     try:
         return command()
     except UserError as error:
@@ -46,7 +45,7 @@ def _ended(command: Callable[[], int]) -> int:
         print(f"stopped by {interrupt}; {how}", file=sys.stderr)
         return 128 + interrupt.signum
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in OF_THE_SYSTEM:
