@@ -74,6 +74,7 @@ def test_a_resumed_run_keeps_its_components(tmp_path: Path, capsys: pytest.Captu
     for other in ("mixer=vdn", "memory=reinforce:LastRollout", "env=toy_modes"):
         assert in_process(tmp_path, "with", "resume=results/sacred/1", "t_max=300", other) == 1
         assert f"leave {other} out" in capsys.readouterr().err
+    assert in_process(tmp_path, "with", "resume=results/sacred/1", "t_max=300", "learner=nq_learner") == 0  # an alias
 
 
 def test_a_transition_learner_needs_no_core_file(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def _map_name(config: Mapping[str, Any]) -> Any:
 
 def _refuse_other(recorded: Mapping[str, Any], named: Mapping[str, Any], option: str) -> None:
     for key in ("name", "learner", "mac", "mixer", "env"):
-        if key in named and recorded.get(key) != named[key]:
+        if key in named and not _is_same(key, recorded.get(key), named[key]):
             raise UserError(
                 f"{option} does not belong to the run to resume, which has {key}={recorded.get(key)}: leave it out."
             )
@@ -143,9 +143,17 @@ def _refuse_other_parts(recorded: Mapping[str, Any], updates: Mapping[str, Any])
     """Refuse to resume a run with another component than it was trained with."""
     for kind in registry.COMPONENTS.keys() - EXCHANGEABLE:
         before = recorded.get(kind, "replay" if kind == "memory" else None)
-        # A class of a script has another path in another script.
-        if kind in updates and str(updates[kind]).rpartition(":")[2] != str(before).rpartition(":")[2]:
+        if kind in updates and not _is_same(kind, before, updates[kind]):
             raise UserError(
                 f"A resumed run keeps its {kind} ({before}): leave {kind}={updates[kind]} out, or start a new run "
                 "(with checkpoint_path=... from the networks of this one, where they fit)."
             )
+
+
+def _is_same(kind: str, before: Any, given: Any) -> bool:
+    """Whether two names stand for one component: an alias does, and a class of a script, which has another path in
+    another script.
+    """
+    aliases = registry.ALIASES.get(kind, {})
+    first, second = (str(aliases.get(name, name)).rpartition(":")[2] for name in (before, given))
+    return first == second
