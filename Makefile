@@ -24,7 +24,7 @@ setup: .venv/installed
 football: .venv/installed
 	./install_grf.sh
 
-# S2Q learns to win SMAX's 3m: about twelve minutes on two cores. Ends with the win rate, a curve and the record's path.
+# S2Q learns to win SMAX's 3m: about seven minutes on two cores. Ends with the win rate, a curve and the record's path.
 train: setup
 	$(BIN)/python src/main.py --config=s2q --env-config=smax with env_args.map_name=3m t_max=200000 batch_size=32 \
 	    updates_per_rollout=4 lr=0.0005 td_lambda=0.3 epsilon_anneal_time=50000 test_interval=25000 test_nepisode=96 seed=1
